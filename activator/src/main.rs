@@ -1,0 +1,2 @@
+//! The door: Host to revision to slot to pod; holds a request while its revision wakes.
+fn main() {}

@@ -1,0 +1,24 @@
+//! The words of the system: what the processes say to each other and to the user.
+//!
+//! Nothing here does I/O, reads a clock or spawns a task. Every other crate depends on this one and it depends on
+//! none of them. In the order in which a reader meets them:
+//!
+//! - [`serving`], [`autoscaling`], [`networking`]: the resource types, exactly as `kubectl` sees them.
+//! - [`conditions`]: how a resource says how it is.
+//! - [`labels`], [`names`]: the keys on objects, and how the name of one object follows from another's.
+//! - [`settings`]: the ConfigMaps, parsed once into types that cannot be wrong.
+//! - [`headers`], [`probe`], [`stat`], [`ports`]: the wire between activator, queue-proxy and autoscaler.
+//! - [`hash`]: which replica owns a key; the same answer in every replica and in upstream's.
+pub mod autoscaling;
+pub mod conditions;
+pub mod duration;
+pub mod hash;
+pub mod headers;
+pub mod labels;
+pub mod names;
+pub mod networking;
+pub mod ports;
+pub mod probe;
+pub mod serving;
+pub mod settings;
+pub mod stat;

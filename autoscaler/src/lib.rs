@@ -1,0 +1,1 @@
+//! Turns measured load into a wanted number of pods and applies it.

@@ -1,0 +1,2 @@
+//! One binary, one file per bench: ours and its peers in one run.
+fn main() {}

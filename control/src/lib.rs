@@ -1,0 +1,1 @@
+//! Reconciles the CRDs; admission checks; nothing on the request path.

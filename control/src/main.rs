@@ -1,0 +1,2 @@
+//! Reconciles the CRDs; admission checks; nothing on the request path.
+fn main() {}

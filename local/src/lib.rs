@@ -1,0 +1,1 @@
+//! dormouse: everything in one command, with an embedded API server and node.

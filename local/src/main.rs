@@ -1,0 +1,2 @@
+//! dormouse: everything in one command, with an embedded API server and node.
+fn main() {}

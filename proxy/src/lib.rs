@@ -1,0 +1,1 @@
+//! The HTTP engine that activator and queue-proxy are built on.

@@ -1,0 +1,1 @@
+//! The sidecar: measures and limits concurrency, probes, reports, drains.

@@ -1,0 +1,2 @@
+//! The sidecar: measures and limits concurrency, probes, reports, drains.
+fn main() {}
