@@ -8,6 +8,7 @@
 //! - [`labels`], [`names`]: the keys on objects, and how the name of one object follows from another's.
 //! - [`settings`]: the ConfigMaps, parsed once into types that cannot be wrong.
 //! - [`headers`], [`probe`], [`stat`], [`ports`]: the wire between activator, queue-proxy and autoscaler.
+//! - [`timeline`]: the phases of a wake-up that each process marks.
 //! - [`hash`]: which replica owns a key; the same answer in every replica and in upstream's.
 pub mod autoscaling;
 pub mod conditions;
@@ -22,3 +23,4 @@ pub mod probe;
 pub mod serving;
 pub mod settings;
 pub mod stat;
+pub mod timeline;

@@ -2,6 +2,8 @@
 
 use md5::{Digest, Md5};
 
+pub use crate::networking::ingress_hash;
+
 /// Longest name of a Kubernetes object that must be a DNS label.
 const MAX: usize = 63;
 const MD5_HEX: usize = 32;

@@ -1,0 +1,16 @@
+//! `networking.internal.knative.dev/v1alpha1`: how the control plane tells the request path where requests go.
+
+mod ingress;
+mod serverless_service;
+
+pub use ingress::{
+    HttpIngressPath, HttpIngressRule, Ingress, IngressBackendSplit, IngressRule, IngressSpec, IngressStatus,
+    IngressTls, LoadBalancerIngress, LoadBalancerStatus, StringMatch, VISIBILITY_CLUSTER_LOCAL, VISIBILITY_EXTERNAL,
+    ingress_hash,
+};
+pub use serverless_service::{
+    MODE_PROXY, MODE_SERVE, ObjectRef, ServerlessService, ServerlessServiceSpec, ServerlessServiceStatus,
+};
+
+/// API group of these kinds.
+pub const GROUP: &str = "networking.internal.knative.dev";
