@@ -173,19 +173,19 @@ impl Editor<'_> {
             reason: some(reason),
             message: some(message),
         };
-        match self.conditions.binary_search_by(|c| c.type_.as_str().cmp(type_)) {
-            Ok(i) => {
-                next.last_transition_time.clone_from(&self.conditions[i].last_transition_time);
-                if next != self.conditions[i] || next.last_transition_time.is_none() {
-                    next.last_transition_time = Some(Time(self.now));
-                    self.conditions[i] = next;
-                }
-            }
-            Err(_) => {
+        if let Ok(i) = self.conditions.binary_search_by(|c| c.type_.as_str().cmp(type_)) {
+            let old = &mut self.conditions[i];
+            next.last_transition_time.clone_from(&old.last_transition_time);
+            if next != *old || next.last_transition_time.is_none() {
                 next.last_transition_time = Some(Time(self.now));
-                self.conditions.push(next);
-                self.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+                *old = next;
             }
+        } else {
+            // Not found, or a list somebody else wrote unsorted: look again the slow way before adding a twin.
+            self.conditions.retain(|c| c.type_ != type_);
+            next.last_transition_time = Some(Time(self.now));
+            self.conditions.push(next);
+            self.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
         }
     }
 }

@@ -10,8 +10,12 @@
 //! - [`headers`], [`probe`], [`stat`], [`ports`]: the wire between activator, queue-proxy and autoscaler.
 //! - [`timeline`]: the phases of a wake-up that each process marks.
 //! - [`hash`]: which replica owns a key; the same answer in every replica and in upstream's.
+// The `kube` derive takes one `printcolumn(…)` per column; clippy reads the repeated names as a mistake.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod autoscaling;
 pub mod conditions;
+pub mod crds;
 pub mod duration;
 pub mod hash;
 pub mod headers;
