@@ -281,7 +281,10 @@ impl Notify {
             | inotify::WatchFlags::DELETE
             | inotify::WatchFlags::DELETE_SELF;
         inotify::add_watch(&fd, path.parent().unwrap_or(path), flags)?;
-        Ok(Self(AsyncFd::register(fd)?))
+        // The unsafe replacement is for types that can give up their descriptor; an `OwnedFd` cannot.
+        #[expect(deprecated, reason = "its replacement needs unsafe")]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self(fd))
     }
 
     async fn changed(&self) -> io::Result<()> {
