@@ -1,2 +1,25 @@
-//! dormouse: everything in one command, with an embedded API server and node.
+//! `dormouse`: everything in one command, with no cluster at all.
+//!
+//! The same controller, autoscaler and activator that run on a cluster run here against an embedded
+//! Kubernetes-style API server; a node runs each container of a pod as a process. In the order in which things start:
+//!
+//! - [`cli`]: the command line, as typed values.
+//! - [`up`]: starts everything in order, stops everything in the opposite order.
+//! - [`apiserver`]: stores the objects and serves the API to kubectl, to the controllers and to the node.
+//! - [`system`], [`manifests`], [`kubeconfig`]: what is in the API from the start, what `-f` adds, how to reach it.
+//! - [`cluster`]: Deployments to pods, Services to Endpoints: the two controllers of Kubernetes that we need.
+//! - [`node`], [`keeper`], [`logs`]: pods as processes; nothing outlives `up`.
+//! - [`observe`], [`board`], [`timeline`], [`screen`], [`console`]: what the user sees.
+//! - [`hello`], [`demo`]: the built-in service and its deployment.
+pub mod board;
+pub mod cli;
+pub mod console;
+pub mod demo;
+pub mod hello;
+pub mod kubeconfig;
 pub mod logs;
+pub mod manifests;
+pub mod observe;
+pub mod screen;
+pub mod system;
+pub mod timeline;
