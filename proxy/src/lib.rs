@@ -1,1 +1,38 @@
 //! The HTTP engine that activator and queue-proxy are built on.
+//!
+//! What comes in is a TCP connection, what goes out is the same request on a pooled connection to a target. In the
+//! order a request meets them:
+//!
+//! 1. [`accept`]: listeners, the accept loop, HTTP/1 or h2c by preface, one task per connection.
+//! 2. [`forward`]: refuses shapes that two parsers could read differently, rewrites the rest for the next hop.
+//! 3. [`deadline`]: the three request timeouts, as a pure clock and the two futures that obey it.
+//! 4. [`pool`]: connections per target, last in first out, checked before reuse; [`dial`] opens new ones.
+//! 5. [`upgrade`]: once both sides said 101, bytes both ways.
+//! 6. [`body`]: one streaming body type; accounting ends with its last frame or its drop.
+//! 7. [`drain`]: stop accepting, let everything in flight end, know when it has.
+//!
+//! [`headers`] holds the pure header rules, [`errors`] every answer a hop makes itself.
+//!
+//! It is built for one `current_thread` runtime per core ([`runtime`]): pools and services are not `Send`, there is no
+//! lock on the request path. It knows nothing of revisions, probes or concurrency limits.
+
+pub mod accept;
+pub mod body;
+pub mod deadline;
+pub mod dial;
+pub mod drain;
+pub mod errors;
+pub mod forward;
+pub mod headers;
+pub mod pool;
+pub mod runtime;
+pub mod upgrade;
+
+pub use accept::{Peer, ServerConfig, serve};
+pub use body::Body;
+pub use drain::Drain;
+pub use errors::Fault;
+pub use pool::{Endpoint, Pool, PoolConfig, SendError};
+
+/// Any error of a body or a service, boxed only once something went wrong.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

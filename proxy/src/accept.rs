@@ -1,0 +1,227 @@
+//! From a bound socket to a service call: the accept loop and the life of a connection.
+//!
+//! Each connection is one task on the thread that accepted it. Its protocol is seen in its first bytes: `PRI` opens h2
+//! (no HTTP/1 method begins so), anything else is HTTP/1. An idle HTTP/1 connection lives until its peer closes it; a
+//! header that has begun must be complete within a time ([`header_timer`]).
+
+mod header_timer;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::BoxError;
+use crate::drain::Drain;
+use crate::runtime::LocalExecutor;
+use header_timer::{CountedIo, HeaderTimer};
+
+/// How connections are served.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// For the first bytes of a connection, and for a header that has begun.
+    pub header_read_timeout: Duration,
+    /// Largest request head; above it 431.
+    pub max_header_bytes: usize,
+    /// Header names on HTTP/1 as `X-Lower` rather than `x-lower`.
+    pub title_case_headers: bool,
+    /// h2 streams at once per connection.
+    pub h2_max_concurrent_streams: u32,
+    /// h2 receive window of a stream, and of a connection.
+    pub h2_window: u32,
+    /// Largest h2 frame taken.
+    pub h2_max_frame: u32,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            header_read_timeout: Duration::from_secs(60),
+            max_header_bytes: (1 << 20) + 4096,
+            title_case_headers: true,
+            h2_max_concurrent_streams: 250,
+            h2_window: 1 << 20,
+            h2_max_frame: 1 << 20,
+        }
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The address.
+    pub address: SocketAddr,
+    /// Its IP as it goes into `X-Forwarded-For`, formatted once per connection.
+    pub forwarded_for: HeaderValue,
+}
+
+impl Peer {
+    /// The peer at an address.
+    pub fn new(address: SocketAddr) -> Self {
+        let ip = address.ip().to_canonical().to_string();
+        Self { address, forwarded_for: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("unknown")) }
+    }
+}
+
+/// Opens a listening socket. With `reuse_port` several threads may each have one on the same address.
+pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?; // "all addresses" means IPv4 too
+    }
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts and serves until the drain begins, then until every connection has ended.
+///
+/// `make_service` is called once per connection. The service's errors and its bodies' errors abort the connection (or
+/// the h2 stream). Connections that outlive the caller's patience are cut by dropping the runtime.
+pub async fn serve<M, S, B>(listener: TcpListener, config: ServerConfig, drain: Drain, make_service: M)
+where
+    M: Fn(Peer) -> S,
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let config = Rc::new(config);
+    let mut started = pin!(drain.started());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = started.as_mut() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let peer = Peer::new(address);
+                let service = make_service(peer);
+                tokio::task::spawn_local(connection(stream, Rc::clone(&config), drain.clone(), service));
+            }
+            // The client was gone before we came to it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                // Mostly "too many open files": wait for some to close rather than spin.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    drop(listener);
+    drain.idle().await;
+}
+
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Sees the protocol in the first bytes without taking them.
+async fn detect(stream: &TcpStream) -> io::Result<Option<Protocol>> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let mut first = [0_u8; 3];
+        let seen = stream.peek(&mut first).await?;
+        match &first[..seen] {
+            [] => return Ok(None),
+            b"PRI" => return Ok(Some(Protocol::Http2)),
+            // Three bytes almost always come together; look again later without spinning if not.
+            b"P" | b"PR" => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(500));
+            }
+            _ => return Ok(Some(Protocol::Http1)),
+        }
+    }
+}
+
+async fn connection<S, B>(stream: TcpStream, config: Rc<ServerConfig>, drain: Drain, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let _guard = drain.guard();
+    let _ = stream.set_nodelay(true);
+    let protocol = tokio::select! {
+        protocol = tokio::time::timeout(config.header_read_timeout, detect(&stream)) => protocol,
+        // Nothing was asked yet. A client that connected just before is told by a close, before any request.
+        () = drain.started() => return,
+    };
+    let Ok(Ok(Some(protocol))) = protocol else { return };
+    match protocol {
+        Protocol::Http1 => {
+            let timer = HeaderTimer::new(config.header_read_timeout);
+            let io = TokioIo::new(CountedIo::new(stream, &timer));
+            let connection = http1::Builder::new()
+                .timer(timer)
+                .header_read_timeout(config.header_read_timeout)
+                .max_buf_size(config.max_header_bytes.max(8192))
+                .title_case_headers(config.title_case_headers)
+                .serve_connection(io, service)
+                .with_upgrades();
+            until_drained(connection, &drain, |connection| connection.graceful_shutdown()).await;
+        }
+        Protocol::Http2 => {
+            let connection = http2::Builder::new(LocalExecutor)
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(config.h2_max_concurrent_streams)
+                .initial_stream_window_size(config.h2_window)
+                .initial_connection_window_size(config.h2_window)
+                .max_frame_size(config.h2_max_frame)
+                .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
+                .serve_connection(TokioIo::new(stream), service);
+            until_drained(connection, &drain, |connection| connection.graceful_shutdown()).await;
+        }
+    }
+}
+
+/// Drives a connection to its end; when the drain begins, asks it to end after what is in flight.
+async fn until_drained<C, E>(connection: C, drain: &Drain, shut_down: impl Fn(std::pin::Pin<&mut C>))
+where
+    C: Future<Output = Result<(), E>>,
+    E: std::fmt::Display,
+{
+    let mut connection = pin!(connection);
+    let mut started = pin!(drain.started());
+    let (mut registered, mut shutting_down) = (false, false);
+    let ended = std::future::poll_fn(|cx| {
+        if !shutting_down {
+            // The signal needs polling only once: the task's waker does not change, and a poll takes a lock.
+            if !registered {
+                registered = true;
+                let _ = started.as_mut().poll(cx);
+            }
+            if drain.begun() {
+                shutting_down = true;
+                shut_down(connection.as_mut());
+            }
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}

@@ -1,0 +1,211 @@
+//! A request on its way to the next hop, and the answer on its way back.
+//!
+//! [`prepare`] turns what arrived into what is sent; [`answer`] does the same for the response. In between the caller
+//! chooses a target and sends, as often as it wants while nothing was sent.
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::accept::Peer;
+use crate::body::Body;
+use crate::errors::Fault;
+use crate::headers;
+use crate::upgrade::Tunnel;
+
+/// What a hop does to a request beyond the rules of HTTP.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// Who sent it; appended to `X-Forwarded-For`.
+    pub peer: &'a Peer,
+    /// Headers that end here.
+    pub remove: &'a [HeaderName],
+    /// Host for HTTP/1.0 requests that have none.
+    pub default_host: &'a HeaderValue,
+}
+
+/// A request ready to be sent, and the client's side of an upgrade if it asked for one.
+#[derive(Debug)]
+pub struct Outbound {
+    /// What to send.
+    pub request: Request<Body>,
+    /// What to do if the answer is 101.
+    pub upgrade: Option<Pending>,
+}
+
+/// A client that waits for 101.
+#[derive(Debug)]
+pub struct Pending {
+    token: HeaderValue,
+    client: OnUpgrade,
+}
+
+/// Checks and rewrites a request for the next hop. The protocol stays: HTTP/1.x goes on as HTTP/1.1, h2 as h2.
+pub fn prepare(mut request: Request<Incoming>, options: &Options<'_>) -> Result<Outbound, Fault> {
+    headers::check(request.version(), request.headers(), request.uri().authority().is_some())?;
+    let upgrade = if request.version() == Version::HTTP_2 {
+        None
+    } else {
+        headers::upgrade_token(request.headers())
+            .cloned()
+            .map(|token| Pending { token, client: hyper::upgrade::on(&mut request) })
+    };
+    let (mut parts, body) = request.into_parts();
+    rewrite(&mut parts, options)?;
+    Ok(Outbound { request: Request::from_parts(parts, Body::incoming(body)), upgrade })
+}
+
+/// The part of [`prepare`] that needs no connection.
+pub fn rewrite(parts: &mut request::Parts, options: &Options<'_>) -> Result<(), Fault> {
+    parts.extensions.clear();
+    headers::remove_hop_by_hop(&mut parts.headers);
+    for name in options.remove {
+        parts.headers.remove(name);
+    }
+    headers::append_forwarded_for(&mut parts.headers, &options.peer.forwarded_for);
+    if parts.headers.get(USER_AGENT).is_some_and(HeaderValue::is_empty) {
+        parts.headers.remove(USER_AGENT);
+    }
+    if parts.version != Version::HTTP_2 {
+        parts.version = Version::HTTP_11;
+        if parts.method != Method::CONNECT {
+            to_origin_form(parts)?;
+        }
+        if !parts.headers.contains_key(HOST) {
+            parts.headers.insert(HOST, options.default_host.clone());
+        }
+    }
+    encode_path(parts)
+}
+
+/// Absolute form becomes origin form; its authority wins over Host (RFC 9112 §3.2.2).
+fn to_origin_form(parts: &mut request::Parts) -> Result<(), Fault> {
+    let Some(authority) = parts.uri.authority() else { return Ok(()) };
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::BadRequest("malformed target"))?;
+    parts.headers.insert(HOST, host);
+    let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    parts.uri = Uri::from(path);
+    Ok(())
+}
+
+fn encode_path(parts: &mut request::Parts) -> Result<(), Fault> {
+    let Some(encoded) = headers::encode_path(parts.uri.path()) else { return Ok(()) };
+    let whole = match parts.uri.query() {
+        Some(query) => format!("{encoded}?{query}"),
+        None => encoded,
+    };
+    let malformed = |_| Fault::BadRequest("malformed target");
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.path_and_query = Some(PathAndQuery::try_from(whole).map_err(|_| Fault::BadRequest("malformed target"))?);
+    parts.uri = Uri::from_parts(uri).map_err(malformed)?;
+    Ok(())
+}
+
+/// Makes a request name another host: Host on HTTP/1, `:authority` on h2. Junk is refused.
+pub fn set_host(parts: &mut request::Parts, host: HeaderValue) -> Result<(), Fault> {
+    let malformed = Fault::BadRequest("malformed host");
+    if parts.version != Version::HTTP_2 {
+        // An absolute-form target would win over Host later.
+        if parts.uri.authority().is_some() && parts.method != Method::CONNECT {
+            to_origin_form(parts)?;
+        }
+        parts.headers.insert(HOST, host);
+        return Ok(());
+    }
+    parts.headers.remove(HOST);
+    let authority = Authority::try_from(host.as_bytes()).map_err(|_| malformed.clone())?;
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.authority = Some(authority);
+    uri.scheme.get_or_insert(http::uri::Scheme::HTTP);
+    uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    parts.uri = Uri::from_parts(uri).map_err(|_| malformed)?;
+    Ok(())
+}
+
+/// The answer for the client. With a 101 that both sides agree on comes the [`Tunnel`], which the caller must run.
+pub fn answer(
+    mut response: Response<Body>,
+    upgrade: Option<Pending>,
+) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        headers::remove_hop_by_hop(response.headers_mut());
+        // `remove_hop_by_hop` puts a wanted upgrade back; a response that does not switch has no use for it.
+        response.headers_mut().remove(http::header::UPGRADE);
+        response.headers_mut().remove(http::header::CONNECTION);
+        return Ok((response, None));
+    }
+    let Some(pending) = upgrade else { return Err(Fault::Upgrade) };
+    let agreed = headers::upgrade_token(response.headers())
+        .is_some_and(|token| token.as_bytes().eq_ignore_ascii_case(pending.token.as_bytes()));
+    if !agreed {
+        return Err(Fault::Upgrade);
+    }
+    let target = hyper::upgrade::on(&mut response);
+    headers::remove_hop_by_hop(response.headers_mut());
+    response.headers_mut().remove(CONTENT_LENGTH);
+    Ok((response, Some(Tunnel::new(pending.client, target))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    fn rewritten(request: request::Builder) -> Result<request::Parts, Fault> {
+        let peer = Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1234)));
+        let options = Options {
+            peer: &peer,
+            remove: &[HeaderName::from_static("x-ends-here")],
+            default_host: &HeaderValue::from_static("127.0.0.1:8080"),
+        };
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        rewrite(&mut parts, &options).map(|()| parts)
+    }
+
+    #[test]
+    fn raw_path_and_query_are_kept() {
+        for target in ["/", "//x//y?a=%zz|", "/%2f/../;p?q", "/a?", "*"] {
+            let parts = rewritten(Request::builder().uri(target)).unwrap();
+            assert_eq!(parts.uri.to_string(), target);
+        }
+        let parts = rewritten(Request::builder().uri("/a|b?c|d")).unwrap();
+        assert_eq!(parts.uri.to_string(), "/a%7Cb?c|d");
+    }
+
+    #[test]
+    fn absolute_form_wins_over_host() {
+        let parts = rewritten(Request::builder().uri("http://real:81/p?q").header(HOST, "other")).unwrap();
+        assert_eq!(parts.uri.to_string(), "/p?q");
+        assert_eq!(parts.headers[HOST], "real:81");
+    }
+
+    #[test]
+    fn http_1_0_goes_on_as_1_1_with_a_host() {
+        let parts = rewritten(Request::builder().version(Version::HTTP_10).uri("/")).unwrap();
+        assert_eq!(parts.version, Version::HTTP_11);
+        assert_eq!(parts.headers[HOST], "127.0.0.1:8080");
+        assert_eq!(parts.headers[headers::X_FORWARDED_FOR], "127.0.0.1");
+    }
+
+    #[test]
+    fn listed_headers_end_here() {
+        let parts = rewritten(Request::builder().uri("/").header("x-ends-here", "1").header(USER_AGENT, "")).unwrap();
+        assert!(!parts.headers.contains_key("x-ends-here"));
+        assert!(!parts.headers.contains_key(USER_AGENT));
+    }
+
+    #[test]
+    fn host_can_be_restored_on_both_protocols() {
+        let host = HeaderValue::from_static("original.example");
+        let (mut h1, ()) = Request::builder().uri("/x").header(HOST, "pod").body(()).unwrap().into_parts();
+        set_host(&mut h1, host.clone()).unwrap();
+        assert_eq!(h1.headers[HOST], host);
+        let (mut h2, ()) =
+            Request::builder().version(Version::HTTP_2).uri("http://pod/x?y").body(()).unwrap().into_parts();
+        set_host(&mut h2, host).unwrap();
+        assert_eq!(h2.uri.to_string(), "http://original.example/x?y");
+        assert!(set_host(&mut h2, HeaderValue::from_static("a b")).is_err());
+    }
+}

@@ -1,0 +1,297 @@
+//! Header rules of an HTTP hop, as pure functions over header maps.
+//!
+//! Sources: RFC 9110 §7.6.1 (hop-by-hop), RFC 9112 §3.2 and §6.3 (Host, message length), upstream's Go
+//! `httputil.ReverseProxy` for what exactly is removed and put back.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Version};
+
+use crate::errors::Fault;
+
+/// `X-Forwarded-For`.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Refuses shapes that two parsers could read differently. `authority_in_target`: the request line named a host.
+pub fn check(version: Version, headers: &HeaderMap, authority_in_target: bool) -> Result<(), Fault> {
+    if version == Version::HTTP_2 {
+        return Ok(()); // The h2 layer has refused connection headers and bad pseudo-headers already.
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(Fault::BadRequest("too many Host headers")),
+        (Some(host), None) if !is_host(host.as_bytes()) => return Err(Fault::BadRequest("malformed Host header")),
+        (None, _) if version == Version::HTTP_11 && !authority_in_target => {
+            return Err(Fault::BadRequest("missing required Host header"));
+        }
+        _ => {}
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Fault::BadRequest("unsupported transfer encoding"));
+        }
+        if headers.contains_key(CONTENT_LENGTH) {
+            return Err(Fault::BadRequest("both Content-Length and Transfer-Encoding"));
+        }
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Fault::BadRequest("more than one Content-Length"));
+    }
+    Ok(())
+}
+
+/// Characters that RFC 3986 allows in an authority, plus `%` and the brackets of IPv6. Empty is allowed by RFC 9112.
+fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%[]".contains(byte))
+}
+
+/// The protocol a request asks to switch to: `Upgrade`, if `Connection` names it.
+pub fn upgrade_token(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let token = headers.get(UPGRADE)?;
+    (!token.is_empty() && lists(headers, &CONNECTION, "upgrade")).then_some(token)
+}
+
+/// Whether a comma-separated header names a token, ignoring case.
+pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// Removes what belongs to one connection only, and what `Connection` names. `TE: trailers` and a wanted upgrade are
+/// put back. `Trailer` stays: the next hop needs the announcement to pass trailers on.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // One pass over the names first: most requests carry at most `Connection`, and each removal costs a look-up.
+    let (mut connection, mut te, mut others) = (false, false, false);
+    for name in headers.keys() {
+        match name.as_str() {
+            "connection" => connection = true,
+            "te" => te = true,
+            "proxy-connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "upgrade" => others = true,
+            _ => {}
+        }
+    }
+    if !(connection || te || others) {
+        return;
+    }
+    let upgrade = if connection && others { upgrade_token(headers).cloned() } else { None };
+    let trailers = te && lists(headers, &TE, "trailers");
+    if connection {
+        remove_named_by_connection(headers);
+        headers.remove(CONNECTION);
+    }
+    if te {
+        headers.remove(TE);
+    }
+    if others {
+        for name in [PROXY_CONNECTION, KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE]
+        {
+            headers.remove(name);
+        }
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(token) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, token);
+    }
+}
+
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    // Nearly always `keep-alive` or `close`, which name no header worth an allocation.
+    let only_usual = headers.get_all(CONNECTION).iter().all(|value| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+    });
+    if only_usual {
+        headers.remove(KEEP_ALIVE);
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|part| HeaderName::from_bytes(part.trim().as_bytes()).ok())
+        // A client must not be able to take away what frames the message or what routes it.
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != TE)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Appends the peer to `X-Forwarded-For`, joining earlier lines into one.
+pub fn append_forwarded_for(headers: &mut HeaderMap, peer: &HeaderValue) {
+    let earlier = headers.get_all(X_FORWARDED_FOR);
+    let mut joined: Vec<u8> = Vec::new();
+    for value in earlier {
+        joined.extend_from_slice(value.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    if joined.is_empty() {
+        headers.insert(X_FORWARDED_FOR, peer.clone());
+        return;
+    }
+    joined.extend_from_slice(peer.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+}
+
+/// Percent-encodes what may not stand in a path and what strict servers would refuse; `None` if nothing is to do.
+/// The query is never touched.
+pub fn encode_path(path: &str) -> Option<String> {
+    fn illegal(byte: u8) -> bool {
+        matches!(byte, b'|' | b'"' | b'<' | b'>' | b'{' | b'}' | b'^' | b'`' | b'#') || byte >= 0x80
+    }
+    if !path.bytes().any(illegal) {
+        return None;
+    }
+    let mut encoded = String::with_capacity(path.len() + 16);
+    for byte in path.bytes() {
+        if illegal(byte) {
+            const HEX: &[u8; 16] = b"0123456789ABCDEF";
+            encoded.push('%');
+            encoded.push(char::from(HEX[usize::from(byte >> 4)]));
+            encoded.push(char::from(HEX[usize::from(byte & 15)]));
+        } else {
+            encoded.push(char::from(byte));
+        }
+    }
+    Some(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            })
+    }
+
+    #[test]
+    fn hop_by_hop_headers_go_and_the_right_ones_come_back() {
+        let table: &[(&[(&str, &str)], &[(&str, &str)])] = &[
+            (&[("host", "h"), ("x-a", "1")], &[("host", "h"), ("x-a", "1")]),
+            (&[("connection", "x-a, close"), ("x-a", "1"), ("x-b", "2")], &[("x-b", "2")]),
+            (&[("connection", "keep-alive"), ("keep-alive", "timeout=5")], &[]),
+            (&[("te", "gzip, Trailers;q=0.5"), ("te", "trailers")], &[("te", "trailers")]),
+            (&[("te", "gzip")], &[]),
+            (
+                &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")],
+                &[("connection", "Upgrade"), ("upgrade", "websocket")],
+            ),
+            (&[("upgrade", "websocket")], &[]),
+            (&[("connection", "upgrade")], &[]),
+            (&[("proxy-authorization", "x"), ("proxy-connection", "close"), ("transfer-encoding", "chunked")], &[]),
+            (
+                &[("connection", "host, content-length"), ("host", "h"), ("content-length", "3")],
+                &[("host", "h"), ("content-length", "3")],
+            ),
+            (&[("trailer", "x-sum")], &[("trailer", "x-sum")]),
+        ];
+        for (before, after) in table {
+            let mut headers = map(before);
+            remove_hop_by_hop(&mut headers);
+            assert_eq!(headers, map(after), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_shapes_are_refused() {
+        let ok: &[&[(&str, &str)]] = &[
+            &[("host", "a.example:80")],
+            &[("host", "[::1]:8080")],
+            &[("host", "")],
+            &[("host", "a"), ("transfer-encoding", "Chunked")],
+            &[("host", "a"), ("content-length", "3")],
+        ];
+        let refused: &[&[(&str, &str)]] = &[
+            &[],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "a b")],
+            &[("host", "a/b")],
+            &[("host", "user@a")],
+            &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+            &[("host", "a"), ("transfer-encoding", "identity")],
+            &[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "3")],
+            &[("host", "a"), ("content-length", "3"), ("content-length", "3")],
+        ];
+        for shape in ok {
+            assert_eq!(check(Version::HTTP_11, &map(shape), false), Ok(()), "{shape:?}");
+        }
+        for shape in refused {
+            assert!(check(Version::HTTP_11, &map(shape), false).is_err(), "{shape:?}");
+        }
+        assert_eq!(check(Version::HTTP_10, &map(&[]), false), Ok(()));
+        assert_eq!(check(Version::HTTP_11, &map(&[]), true), Ok(()));
+    }
+
+    #[test]
+    fn forwarded_for_becomes_one_line() {
+        let peer = HeaderValue::from_static("10.0.0.9");
+        for (before, after) in [
+            (&[][..], "10.0.0.9"),
+            (&[("x-forwarded-for", "1.1.1.1")][..], "1.1.1.1, 10.0.0.9"),
+            (
+                &[("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-for", "::1")][..],
+                "1.1.1.1, 2.2.2.2, ::1, 10.0.0.9",
+            ),
+        ] {
+            let mut headers = map(before);
+            append_forwarded_for(&mut headers, &peer);
+            assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), [after]);
+        }
+    }
+
+    #[test]
+    fn only_illegal_path_bytes_are_encoded() {
+        for legal in ["/", "//x//y", "/%2f/..;a=b", "/a'b(c)!$&*+,=:@~", "*"] {
+            assert_eq!(encode_path(legal), None, "{legal}");
+        }
+        assert_eq!(encode_path("/a|b\"{}").unwrap(), "/a%7Cb%22%7B%7D");
+        assert_eq!(encode_path("/é").unwrap(), "/%C3%A9");
+    }
+
+    proptest! {
+        #[test]
+        fn removal_is_idempotent_and_leaves_nothing_named(names in proptest::collection::vec("[a-z]{1,8}", 0..6)) {
+            let mut headers = map(&[("connection", &names.join(", ")), ("te", "trailers")]);
+            for name in &names {
+                headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("v"));
+            }
+            remove_hop_by_hop(&mut headers);
+            let once = headers.clone();
+            remove_hop_by_hop(&mut headers);
+            prop_assert_eq!(&once, &headers);
+            for name in names.iter().filter(|name| !matches!(name.as_str(), "te" | "host")) {
+                prop_assert!(!headers.contains_key(name.as_str()), "{} survived", name);
+            }
+        }
+    }
+}

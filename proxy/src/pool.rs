@@ -1,0 +1,551 @@
+//! Connections to targets, kept and reused.
+//!
+//! HTTP/1: a stack per target. The most recently used connection is taken first, so that a falling load lets the rest
+//! go idle and die. A connection that rested is looked at again (one turn of the event loop) before it is trusted,
+//! which catches the target that has closed its keep-alive side: upstream's most reported 502. h2: one shared
+//! connection per target.
+//!
+//! The protocol follows the request's version. What the pool never does: convert protocols, balance, wait for slots.
+//!
+//! # Replay
+//! - Nothing was written: the request goes to another connection, body and all. If a *new* connection cannot be
+//!   opened, the request is given back in the error.
+//! - Something may have been written on a *reused* HTTP/1 connection that died before the first byte of the answer:
+//!   repeated once on a new connection if there is no body and the method is safe (or carries an idempotency key).
+//! - Everything else is an error.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::Instant;
+
+use crate::body::Body;
+use crate::dial::{DialPolicy, dial};
+use crate::runtime::LocalExecutor;
+
+/// How many connections to keep and for how long.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// Idle HTTP/1 connections kept per target.
+    pub max_idle_per_target: usize,
+    /// How long an idle HTTP/1 connection is kept, unless the target announced less in `Keep-Alive: timeout=`.
+    pub idle_lifetime: Duration,
+    /// How new connections are opened.
+    pub dial: DialPolicy,
+    /// Header names on HTTP/1 as `X-Lower` rather than `x-lower`; some apps still compare by case.
+    pub title_case_headers: bool,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            max_idle_per_target: 1000,
+            idle_lifetime: Duration::from_secs(90),
+            dial: DialPolicy::default(),
+            title_case_headers: true,
+        }
+    }
+}
+
+/// A connection that rested at least this long is looked at again before it is trusted.
+const TRUSTED_FOR: Duration = Duration::from_millis(1);
+
+/// The pool of one thread: targets by address.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: Rc<PoolInner>,
+}
+
+#[derive(Debug)]
+struct PoolInner {
+    config: Rc<PoolConfig>,
+    endpoints: RefCell<HashMap<SocketAddr, Endpoint>>,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(config: PoolConfig) -> Self {
+        Self { inner: Rc::new(PoolInner { config: Rc::new(config), endpoints: RefCell::default() }) }
+    }
+
+    /// The target's own stack; keep it where the target is known to save the look-up.
+    pub fn endpoint(&self, target: SocketAddr) -> Endpoint {
+        if let Some(endpoint) = self.inner.endpoints.borrow().get(&target) {
+            return endpoint.clone();
+        }
+        let endpoint = Endpoint::new(target, Rc::clone(&self.inner.config));
+        self.inner.endpoints.borrow_mut().insert(target, endpoint.clone());
+        endpoint
+    }
+
+    /// Sends a request to a target; see [`Endpoint::send`].
+    pub async fn send(&self, target: SocketAddr, request: Request<Body>) -> Result<Response<Body>, SendError> {
+        self.endpoint(target).send(request).await
+    }
+
+    /// Forgets a target that is gone: idle connections close now, busy ones at the end of their request.
+    pub fn forget(&self, target: SocketAddr) {
+        if let Some(endpoint) = self.inner.endpoints.borrow_mut().remove(&target) {
+            endpoint.retire();
+        }
+    }
+
+    /// Forgets all targets the test rejects.
+    pub fn retain(&self, mut keep: impl FnMut(SocketAddr) -> bool) {
+        self.inner.endpoints.borrow_mut().retain(|target, endpoint| {
+            let keep = keep(*target);
+            if !keep {
+                endpoint.retire();
+            }
+            keep
+        });
+    }
+
+    /// Targets known.
+    pub fn len(&self) -> usize {
+        self.inner.endpoints.borrow().len()
+    }
+
+    /// Whether no target is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One target and its connections.
+#[derive(Clone)]
+pub struct Endpoint {
+    inner: Rc<EndpointInner>,
+}
+
+struct EndpointInner {
+    target: SocketAddr,
+    config: Rc<PoolConfig>,
+    idle: RefCell<Vec<Idle>>,
+    sweeping: Cell<bool>,
+    retired: Cell<bool>,
+    h2: RefCell<Option<http2::SendRequest<Body>>>,
+    /// Held while an h2 connection is opened, so that a burst opens one.
+    h2_opening: tokio::sync::Mutex<()>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+    lifetime: Duration,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("target", &self.inner.target)
+            .field("idle", &self.idle())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// A target without connections, outside any [`Pool`].
+    pub fn new(target: SocketAddr, config: Rc<PoolConfig>) -> Self {
+        Self {
+            inner: Rc::new(EndpointInner {
+                target,
+                config,
+                idle: RefCell::default(),
+                sweeping: Cell::new(false),
+                retired: Cell::new(false),
+                h2: RefCell::default(),
+                h2_opening: tokio::sync::Mutex::default(),
+            }),
+        }
+    }
+
+    /// The address.
+    pub fn target(&self) -> SocketAddr {
+        self.inner.target
+    }
+
+    /// Idle HTTP/1 connections.
+    pub fn idle(&self) -> usize {
+        self.inner.idle.borrow().len()
+    }
+
+    /// Sends a request and returns when the response head is there; its body streams on.
+    ///
+    /// An HTTP/1 request must be in origin form (path and query only) with a Host header. Dropping the future cancels
+    /// the request at the target.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
+        if request.version() == Version::HTTP_2 { self.send_h2(request).await } else { self.send_h1(request).await }
+    }
+
+    async fn send_h1(&self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
+        let mut replay = None;
+        while let Some(mut sender) = self.checkout().await {
+            if replay.is_none() {
+                replay = Replay::of(&request);
+            }
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(self.lease(response, sender)),
+                Err(mut error) => match (error.take_message(), replay.take()) {
+                    (Some(unsent), kept) => {
+                        request = unsent;
+                        replay = kept;
+                    }
+                    (None, Some(kept)) if died_before_answering(error.error()) => {
+                        request = kept.into_request();
+                        break;
+                    }
+                    (None, _) => return Err(SendError::broken(error.into_error())),
+                },
+            }
+        }
+        let (mut sender, request) = match self.open_h1().await {
+            Ok(sender) => (sender, request),
+            Err(fault) => return Err(SendError::unsent(fault, request)),
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok(self.lease(response, sender)),
+            Err(mut error) => match error.take_message() {
+                Some(request) => Err(SendError::unsent(SendFault::Connection(error.into_error()), request)),
+                None => Err(SendError::broken(error.into_error())),
+            },
+        }
+    }
+
+    async fn send_h2(&self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
+        // Twice: a shared connection may have gone away since it was last used; a new one has no such excuse.
+        loop {
+            let (mut sender, reused) = match self.h2_sender().await {
+                Ok(sender) => sender,
+                Err(fault) => return Err(SendError::unsent(fault, request)),
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response.map(Body::incoming)),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if reused => request = unsent,
+                    Some(unsent) => return Err(SendError::unsent(SendFault::Connection(error.into_error()), unsent)),
+                    None => return Err(SendError::broken(error.into_error())),
+                },
+            }
+        }
+    }
+
+    /// The most recently used connection that is still good.
+    async fn checkout(&self) -> Option<http1::SendRequest<Body>> {
+        loop {
+            let idle = self.inner.idle.borrow_mut().pop()?;
+            let rested = idle.since.elapsed();
+            if idle.sender.is_closed() || rested > idle.lifetime {
+                continue;
+            }
+            if rested >= TRUSTED_FOR || !idle.sender.is_ready() {
+                // One turn of the event loop: the connection's task sees a FIN that is already in the socket, or
+                // finishes the exchange before.
+                tokio::task::yield_now().await;
+            }
+            if idle.sender.is_ready() {
+                return Some(idle.sender);
+            }
+        }
+    }
+
+    fn lease(&self, response: Response<hyper::body::Incoming>, sender: http1::SendRequest<Body>) -> Response<Body> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return response.map(|_| Body::empty());
+        }
+        let lifetime = announced_lifetime(response.headers())
+            .map_or(self.inner.config.idle_lifetime, |announced| announced.min(self.inner.config.idle_lifetime));
+        let lease = Lease { endpoint: Rc::downgrade(&self.inner), sender, lifetime };
+        response.map(|body| Body::leased(body, lease))
+    }
+
+    async fn open_h1(&self) -> Result<http1::SendRequest<Body>, SendFault> {
+        let stream = dial(self.inner.target, &self.inner.config.dial)
+            .await
+            .map_err(|source| SendFault::Dial { target: self.inner.target, source })?;
+        let (sender, connection) = http1::Builder::new()
+            .title_case_headers(self.inner.config.title_case_headers)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(SendFault::Connection)?;
+        tokio::task::spawn_local(async move {
+            // Its error reaches the request it hit; an idle connection's end is no news.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(sender)
+    }
+
+    async fn h2_sender(&self) -> Result<(http2::SendRequest<Body>, bool), SendFault> {
+        if let Some(sender) = self.live_h2() {
+            return Ok((sender, true));
+        }
+        let _opening = self.inner.h2_opening.lock().await;
+        if let Some(sender) = self.live_h2() {
+            return Ok((sender, true));
+        }
+        let stream = dial(self.inner.target, &self.inner.config.dial)
+            .await
+            .map_err(|source| SendFault::Dial { target: self.inner.target, source })?;
+        let (sender, connection) = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(64 << 20)
+            .max_header_list_size(10 << 20)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(SendFault::Connection)?;
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+        });
+        if !self.inner.retired.get() {
+            *self.inner.h2.borrow_mut() = Some(sender.clone());
+        }
+        Ok((sender, false))
+    }
+
+    fn live_h2(&self) -> Option<http2::SendRequest<Body>> {
+        let mut slot = self.inner.h2.borrow_mut();
+        match &*slot {
+            Some(sender) if !sender.is_closed() => Some(sender.clone()),
+            _ => {
+                *slot = None;
+                None
+            }
+        }
+    }
+
+    fn retire(&self) {
+        self.inner.retired.set(true);
+        self.inner.idle.borrow_mut().clear();
+        self.inner.h2.borrow_mut().take();
+    }
+}
+
+/// A connection on loan to a response body.
+pub(crate) struct Lease {
+    endpoint: Weak<EndpointInner>,
+    sender: http1::SendRequest<Body>,
+    lifetime: Duration,
+}
+
+impl Lease {
+    /// The exchange is complete; the connection may serve another.
+    pub(crate) fn give_back(self) {
+        let Some(endpoint) = self.endpoint.upgrade() else { return };
+        if endpoint.retired.get() || self.sender.is_closed() {
+            return;
+        }
+        {
+            let mut idle = endpoint.idle.borrow_mut();
+            if idle.len() >= endpoint.config.max_idle_per_target {
+                return;
+            }
+            idle.push(Idle { sender: self.sender, since: Instant::now(), lifetime: self.lifetime });
+        }
+        if !endpoint.sweeping.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(&endpoint), endpoint.config.idle_lifetime));
+        }
+    }
+}
+
+/// Closes connections that rested too long. Runs only while there are any.
+async fn sweep(endpoint: Weak<EndpointInner>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(endpoint) = endpoint.upgrade() else { return };
+        let mut idle = endpoint.idle.borrow_mut();
+        idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle.lifetime);
+        if idle.is_empty() {
+            idle.shrink_to_fit();
+            endpoint.sweeping.set(false);
+            return;
+        }
+    }
+}
+
+/// How long the target says it keeps an idle connection, less a margin for the way there.
+fn announced_lifetime(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("keep-alive")?.to_str().ok()?;
+    let seconds: u64 = value
+        .split(',')
+        .filter_map(|part| part.trim().split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))
+        .and_then(|(_, seconds)| seconds.trim().parse().ok())?;
+    Some(Duration::from_secs(seconds.min(3600)).saturating_sub(Duration::from_millis(500)))
+}
+
+/// The head of a request that may be sent a second time.
+struct Replay {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+}
+
+impl Replay {
+    fn of(request: &Request<Body>) -> Option<Self> {
+        if !request.body().is_empty() {
+            return None;
+        }
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        let headers = request.headers();
+        if !safe && !headers.contains_key("idempotency-key") && !headers.contains_key("x-idempotency-key") {
+            return None;
+        }
+        Some(Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: headers.clone(),
+        })
+    }
+
+    fn into_request(self) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// Whether the connection ended before any byte of an answer, as when the target closed it while we wrote.
+fn died_before_answering(error: &hyper::Error) -> bool {
+    if error.is_canceled() || error.is_closed() {
+        return true;
+    }
+    if error.is_parse() {
+        return false;
+    }
+    // `is_incomplete_message` covers EOF in the head too, but an endpoint that began to answer and broke off is no
+    // stale connection; hyper does not tell them apart, and a safe method may be repeated in either case.
+    error.is_incomplete_message() || caused_by_io(error)
+}
+
+fn caused_by_io(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return matches!(
+                io.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+            );
+        }
+        source = inner.source();
+    }
+    false
+}
+
+/// Why a request got no response.
+#[derive(Debug, thiserror::Error)]
+#[error("{fault}")]
+pub struct SendError {
+    fault: SendFault,
+    request: Option<Box<Request<Body>>>,
+}
+
+/// The part of it that went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFault {
+    /// No connection could be opened.
+    #[error("dial tcp {target}: {source}")]
+    Dial {
+        /// Where to.
+        target: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A connection failed or broke the protocol.
+    #[error("{}", describe(.0))]
+    Connection(hyper::Error),
+}
+
+fn describe(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl SendError {
+    fn unsent(fault: SendFault, request: Request<Body>) -> Self {
+        Self { fault, request: Some(Box::new(request)) }
+    }
+
+    fn broken(error: hyper::Error) -> Self {
+        Self { fault: SendFault::Connection(error), request: None }
+    }
+
+    /// What went wrong.
+    pub fn fault(&self) -> &SendFault {
+        &self.fault
+    }
+
+    /// Whether no connection could be opened at all.
+    pub fn is_dial(&self) -> bool {
+        matches!(self.fault, SendFault::Dial { .. })
+    }
+
+    /// Whether the target refused the connection: nobody listens there.
+    pub fn is_refused(&self) -> bool {
+        matches!(&self.fault, SendFault::Dial { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Whether certainly no byte of the request was written, so that it may go to another target.
+    pub fn is_unsent(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// The request, if nothing of it was sent.
+    pub fn into_request(self) -> Option<Request<Body>> {
+        self.request.map(|request| *request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_safe_requests_without_a_body_are_kept_for_replay() {
+        let request = |method: Method, key: bool, body: Body| {
+            let mut request = Request::new(body);
+            *request.method_mut() = method;
+            if key {
+                request.headers_mut().insert("idempotency-key", http::HeaderValue::from_static("1"));
+            }
+            Replay::of(&request).is_some()
+        };
+        for safe in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
+            assert!(request(safe.clone(), false, Body::empty()), "{safe}");
+            assert!(!request(safe.clone(), true, Body::full("x")), "{safe} with a body");
+        }
+        for unsafe_method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+            assert!(!request(unsafe_method.clone(), false, Body::empty()), "{unsafe_method}");
+            assert!(request(unsafe_method.clone(), true, Body::empty()), "{unsafe_method} with a key");
+        }
+    }
+
+    #[test]
+    fn announced_keep_alive_shortens_the_life() {
+        let lifetime = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("keep-alive", http::HeaderValue::from_static(value));
+            announced_lifetime(&headers)
+        };
+        assert_eq!(lifetime("timeout=5"), Some(Duration::from_millis(4500)));
+        assert_eq!(lifetime("max=100, Timeout=2"), Some(Duration::from_millis(1500)));
+        assert_eq!(lifetime("timeout=0"), Some(Duration::ZERO));
+        assert_eq!(lifetime("max=100"), None);
+        assert_eq!(lifetime("timeout=soon"), None);
+    }
+}
