@@ -1,2 +1,50 @@
-//! One binary, one file per bench: ours and its peers in one run.
-fn main() {}
+//! `cargo run --release -p benches -- NAME [--quick] [--json]`: one bench, ours and its peers in one run.
+//!
+//! Each bench is one file and returns [`report::Report`]; this file only picks one and prints what came out. A peer
+//! that is not installed is named and left out, never replaced by an old figure. `benches/README.md` keeps the tables.
+
+mod cold_start;
+mod http;
+mod process;
+mod report;
+mod system;
+
+use clap::{Parser, ValueEnum};
+
+/// Runs one bench and prints its figures.
+#[derive(Debug, Parser)]
+#[command(name = "benches", max_term_width = 100)]
+struct Cli {
+    /// Which bench.
+    name: Bench,
+    /// Fewer samples: ends within 40 seconds.
+    #[arg(long)]
+    quick: bool,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Bench {
+    /// From a request to a sleeping service until its first byte, by phase; warm latency; memory of each process.
+    ColdStart,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let report = match cli.name {
+        Bench::ColdStart => cold_start::run(cli.quick)?,
+    };
+    if cli.json {
+        print!("{}", report.to_json_lines());
+    } else {
+        print!("{}", report.to_table());
+        if !cli.quick {
+            for path in report.write_plots()? {
+                println!("plot: {}", path.display());
+            }
+        }
+    }
+    Ok(())
+}

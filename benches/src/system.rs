@@ -1,0 +1,126 @@
+//! The system under test: the release `dormouse` of this checkout, started as a user starts it, in a folder of its
+//! own, and stopped at the end.
+
+use std::{
+    env, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::http;
+
+/// A running `dormouse up`.
+pub(crate) struct System {
+    child: Child,
+    folder: TempDir,
+    pub(crate) http: SocketAddr,
+    pub(crate) console: SocketAddr,
+    pub(crate) started: Instant,
+}
+
+/// Builds the release binary of this checkout, so that no figure is of an older one, and says where it is.
+pub(crate) fn build() -> anyhow::Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--locked", "--quiet", "-p", "local"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot run cargo to build dormouse")?;
+    if !status.success() {
+        bail!("building dormouse failed");
+    }
+    // This program lies in the same target folder.
+    let binary = env::current_exe()?.with_file_name("dormouse");
+    if !binary.exists() {
+        bail!("{} is not there: run the bench with `cargo run --release`", binary.display());
+    }
+    Ok(binary)
+}
+
+impl System {
+    /// Starts `up` with these manifests and arguments and waits until it says where it listens.
+    pub(crate) fn start(binary: &Path, manifests: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new(binary);
+        command.args(["up", "--http", "127.0.0.1:0", "--api", "127.0.0.1:0", "--console", "127.0.0.1:0"]);
+        command.arg("--data-dir").arg(folder.path().join("data")).args(arguments);
+        if !manifests.is_empty() {
+            let file = folder.path().join("manifests.yaml");
+            fs::write(&file, manifests)?;
+            command.arg("-f").arg(file);
+        }
+        let log = fs::File::create(folder.path().join("up.log"))?;
+        let started = Instant::now();
+        let mut child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let path = folder.path().join("data/up.json");
+        let state = loop {
+            if let Some(status) = child.try_wait()? {
+                let log = fs::read_to_string(folder.path().join("up.log")).unwrap_or_default();
+                bail!("dormouse up ended with {status}:\n{log}");
+            }
+            if let Some(state) = fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok()) {
+                break state;
+            }
+            if started.elapsed() > Duration::from_secs(20) {
+                child.kill()?;
+                bail!("dormouse up did not write {}", path.display());
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        let address = |key: &str| -> anyhow::Result<SocketAddr> {
+            state[key].as_str().and_then(|s| s.parse().ok()).with_context(|| format!("up.json has no {key}"))
+        };
+        Ok(Self { http: address("http")?, console: address("console")?, child, folder, started })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// JSON from the console.
+    pub(crate) fn console(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = http::get(self.console, "console", path)?;
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    /// Waits until the board says so.
+    pub(crate) fn wait(&self, what: &str, done: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let state = self.console("/api/state")?;
+            if done(&state) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let log = fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default();
+                bail!("waited 60 s for {what}; the board is {state}\n{log}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for System {
+    /// Asks it to stop, as Ctrl-C does; after ten seconds it has to.
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
