@@ -31,6 +31,12 @@ pub struct Domain {
 }
 
 impl Domain {
+    /// The meaning of an empty ConfigMap: the cluster's own domain.
+    pub fn cluster_only(cluster_domain: &str) -> Self {
+        let domains = BTreeMap::from([(format!("svc.{cluster_domain}"), DomainSelector::default())]);
+        Self { domains, cluster_domain: cluster_domain.to_owned() }
+    }
+
     /// Reads the ConfigMap's data. Without a domain for every Route, `svc.CLUSTER_DOMAIN` is it.
     pub fn parse(data: &Data, cluster_domain: &str) -> Result<Self, InvalidSetting> {
         let mut domains = BTreeMap::new();

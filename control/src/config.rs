@@ -1,0 +1,119 @@
+//! What the controller is told at start.
+
+use std::net::SocketAddr;
+
+use api::{labels::SYSTEM_NAMESPACE, timeline::Observer};
+use kube::Client;
+
+/// Why the controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No way to an API server.
+    #[error("no Kubernetes API server: {0}")]
+    Client(#[from] kube::Error),
+    /// No kubeconfig and not in a cluster.
+    #[error("no Kubernetes API server: {0}")]
+    Infer(#[from] kube::config::InferConfigError),
+    /// An environment variable cannot be read.
+    #[error("{name} = {value:?}: {problem}")]
+    Variable {
+        /// Which.
+        name: &'static str,
+        /// What it says.
+        value: String,
+        /// What would be right.
+        problem: String,
+    },
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Config {
+    /// The API server.
+    pub client: Client,
+    /// Where the ConfigMaps and the activator's Endpoints live.
+    pub system_namespace: String,
+    /// Where our own gateway answers; an Ingress of our class is ready when all of these serve it. Empty: nobody is
+    /// asked and it is ready at once (the gateway is not ours to reach).
+    pub gateway: Vec<SocketAddr>,
+    /// Image of queue-proxy where `config-deployment` names none.
+    pub queue_sidecar_image: String,
+    /// Domain of the cluster's DNS.
+    pub cluster_domain: String,
+    /// Reconciles at the same time.
+    pub workers: usize,
+    /// Told of wake-up phases; the controller has none of its own.
+    pub observer: Observer,
+    /// Where the metrics are declared.
+    pub registry: prometheus::Registry,
+}
+
+impl Config {
+    /// The usual settings with this client.
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            system_namespace: SYSTEM_NAMESPACE.to_owned(),
+            gateway: Vec::new(),
+            queue_sidecar_image: "dormouse/queue-proxy".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            workers: 32,
+            observer: Observer::default(),
+            registry: prometheus::Registry::new(),
+        }
+    }
+
+    /// For the stand-alone binary: kubeconfig or service account; `SYSTEM_NAMESPACE`, `CLUSTER_DOMAIN`,
+    /// `QUEUE_SIDECAR_IMAGE`, `DORMOUSE_GATEWAY` (comma separated addresses), `DORMOUSE_WORKERS`.
+    pub async fn from_env() -> Result<Self, ConfigError> {
+        let client = Client::try_from(kube::Config::infer().await?)?;
+        let mut config = Self::new(client);
+        let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        if let Some(value) = var("SYSTEM_NAMESPACE") {
+            config.system_namespace = value;
+        }
+        if let Some(value) = var("CLUSTER_DOMAIN") {
+            config.cluster_domain = value;
+        }
+        if let Some(value) = var("QUEUE_SIDECAR_IMAGE") {
+            config.queue_sidecar_image = value;
+        }
+        if let Some(value) = var("DORMOUSE_GATEWAY") {
+            config.gateway = parse_gateway(&value)?;
+        }
+        if let Some(value) = var("DORMOUSE_WORKERS") {
+            config.workers = value.parse().map_err(|e: std::num::ParseIntError| ConfigError::Variable {
+                name: "DORMOUSE_WORKERS",
+                value,
+                problem: e.to_string(),
+            })?;
+        }
+        Ok(config)
+    }
+}
+
+fn parse_gateway(value: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+        .map(|s| {
+            s.parse().map_err(|_| ConfigError::Variable {
+                name: "DORMOUSE_GATEWAY",
+                value: s.to_owned(),
+                problem: "want addresses such as 10.0.0.7:8080, comma separated".to_owned(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_addresses() {
+        assert_eq!(parse_gateway("127.0.0.1:8080, [::1]:80").unwrap().len(), 2);
+        assert!(parse_gateway("localhost:8080").unwrap_err().to_string().contains("DORMOUSE_GATEWAY"));
+    }
+}

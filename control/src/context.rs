@@ -1,0 +1,142 @@
+//! What a reconciler gets: the world to read, the writer to change it, the settings of this moment.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use api::conditions::{self, READY};
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use kube::core::object::HasStatus;
+
+use crate::{
+    engine::{
+        queue::Outcome,
+        status::Status,
+        world::{Key, Known, World},
+        writer::{WriteError, Writer},
+    },
+    metrics::Metrics,
+    settings::Settings,
+};
+
+/// How long a status that only became more detailed (Ready is still Unknown) may wait for the next change. Most
+/// objects pass through several such states within milliseconds; writing each one doubles the load on the API.
+const DETAIL_DELAY: Duration = Duration::from_millis(50);
+
+/// Why a reconcile did not get through. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// A write failed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Something that is not ours is in the way; the condition says what.
+    #[error("{0}")]
+    NotOwned(String),
+}
+
+/// See the module.
+pub struct Context {
+    /// What is known.
+    pub world: Arc<World>,
+    /// Writes.
+    pub writer: Writer,
+    /// The ConfigMaps.
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// Handles of the metrics.
+    pub metrics: Metrics,
+    /// Where our own gateway answers.
+    pub gateway: Vec<SocketAddr>,
+    /// Image of queue-proxy where `config-deployment` names none.
+    pub queue_sidecar_image: String,
+    /// Which Ingresses wait for the gateway.
+    pub probing: crate::ingress::Probing,
+    details_due: Mutex<HashMap<Key, Instant>>,
+}
+
+impl Context {
+    /// Puts the parts together.
+    pub fn new(
+        world: Arc<World>,
+        writer: Writer,
+        settings: Arc<ArcSwap<Settings>>,
+        metrics: Metrics,
+        gateway: Vec<SocketAddr>,
+        queue_sidecar_image: String,
+    ) -> Self {
+        Self {
+            world,
+            writer,
+            settings,
+            metrics,
+            gateway,
+            queue_sidecar_image,
+            probing: crate::ingress::Probing::default(),
+            details_due: Mutex::default(),
+        }
+    }
+
+    /// Now, as conditions carry it: whole seconds.
+    pub fn now() -> Timestamp {
+        let now = Timestamp::now();
+        Timestamp::from_second(now.as_second()).unwrap_or(now)
+    }
+
+    /// Writes the status if it differs from what `before` has; a change in detail only may wait (see
+    /// [`DETAIL_DELAY`]).
+    pub async fn write_status<K>(&self, key: &Key, before: &K, status: K::Status) -> Result<Outcome, ReconcileError>
+    where
+        K: Known + HasStatus,
+        K::Status: Status + PartialEq + Default,
+    {
+        let empty = K::Status::default();
+        let old = before.status().unwrap_or(&empty);
+        if *old == status {
+            self.details_due().remove(key);
+            return Ok(Outcome::Settled);
+        }
+        if is_detail(old, &status) {
+            let now = Instant::now();
+            let mut due = self.details_due();
+            let due = due.entry(key.clone()).or_insert(now + DETAIL_DELAY);
+            if *due > now {
+                return Ok(Outcome::Again(*due - now));
+            }
+        }
+        self.details_due().remove(key);
+        self.write_status_now(before, status).await
+    }
+
+    /// Writes the status if it differs, at once.
+    pub async fn write_status_now<K>(&self, before: &K, status: K::Status) -> Result<Outcome, ReconcileError>
+    where
+        K: Known + HasStatus,
+        K::Status: PartialEq,
+    {
+        if before.status() == Some(&status) {
+            return Ok(Outcome::Settled);
+        }
+        let mut object = before.clone();
+        *object.status_mut() = Some(status);
+        self.writer.replace_status(&object).await?;
+        Ok(Outcome::Settled)
+    }
+
+    /// The object is gone: nothing of it is waited for.
+    pub fn forget(&self, key: &Key) {
+        self.details_due().remove(key);
+    }
+
+    fn details_due(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Instant>> {
+        self.details_due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ready is Unknown (or nothing) before and after.
+fn is_detail<S: Status>(old: &S, new: &S) -> bool {
+    let unknown = |s: &S| conditions::get(s.conditions(), READY).is_none_or(conditions::Condition::is_unknown);
+    unknown(old) && unknown(new)
+}

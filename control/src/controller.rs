@@ -1,0 +1,229 @@
+//! The shell around everything: watches, the queue's dispatcher, and the end.
+
+use std::{sync::Arc, time::Instant};
+
+use api::{
+    autoscaling::PodAutoscaler,
+    networking::{Ingress, ServerlessService},
+    serving::{Configuration, Revision, Route, Service},
+    settings::Data,
+};
+use arc_swap::ArcSwap;
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Endpoints, Pod, Service as CoreService},
+};
+use kube::{
+    Api, ResourceExt,
+    api::ListParams,
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    configuration,
+    context::{Context, ReconcileError},
+    engine::{
+        queue::Outcome,
+        watch::watch_kind,
+        world::{Key, Kind, Known, World},
+        writer::Writer,
+    },
+    ingress, labeler,
+    metrics::Metrics,
+    revision, route, serverless_service, service,
+    settings::Settings,
+};
+
+/// Why the controller does not start or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings cannot be read.
+    #[error("list ConfigMaps in {namespace}: {source}")]
+    Settings {
+        /// System namespace.
+        namespace: String,
+        /// What the API server or the connection said.
+        #[source]
+        source: kube::Error,
+    },
+    /// The metrics are declared twice in one registry.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Reconciles until told to stop.
+pub struct Controller {
+    config: Config,
+    context: Arc<Context>,
+}
+
+impl Controller {
+    /// Reads the settings; nothing is watched or written before [`Self::run`].
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        let metrics = Metrics::new(&config.registry)?;
+        let mut settings = Settings::new(&config.cluster_domain);
+        let maps: Api<ConfigMap> = Api::namespaced(config.client.clone(), &config.system_namespace);
+        let list = maps.list(&ListParams::default()).await;
+        let list = list.map_err(|source| Error::Settings { namespace: config.system_namespace.clone(), source })?;
+        for map in list {
+            take_over(&mut settings, &map.name_any(), map.data.unwrap_or_default());
+        }
+        let world = Arc::new(World::new(&config.system_namespace));
+        let writer = Writer::new(config.client.clone(), Arc::clone(&world), metrics.clone());
+        let context = Context::new(
+            world,
+            writer,
+            Arc::new(ArcSwap::from_pointee(settings)),
+            metrics,
+            config.gateway.clone(),
+            config.queue_sidecar_image.clone(),
+        );
+        Ok(Self { config, context: Arc::new(context) })
+    }
+
+    /// The settings as the controller sees them, kept up to date while it runs: for admission in the same process.
+    pub fn settings(&self) -> Arc<ArcSwap<Settings>> {
+        Arc::clone(&self.context.settings)
+    }
+
+    /// Reconciles until `shutdown`; work under way is finished first.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let mut watches = JoinSet::new();
+        let mut synced = Vec::new();
+        self.watch::<Service>(&mut watches, &mut synced);
+        self.watch::<Configuration>(&mut watches, &mut synced);
+        self.watch::<Revision>(&mut watches, &mut synced);
+        self.watch::<Route>(&mut watches, &mut synced);
+        self.watch::<PodAutoscaler>(&mut watches, &mut synced);
+        self.watch::<ServerlessService>(&mut watches, &mut synced);
+        self.watch::<Ingress>(&mut watches, &mut synced);
+        self.watch::<Deployment>(&mut watches, &mut synced);
+        self.watch::<Pod>(&mut watches, &mut synced);
+        self.watch::<CoreService>(&mut watches, &mut synced);
+        self.watch::<Endpoints>(&mut watches, &mut synced);
+        watches.spawn(watch_settings(self.config.clone(), Arc::clone(&self.context)));
+        // Before everything was listed once, "is not there" means nothing.
+        for receiver in &mut synced {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                // The sender lives as long as its watch, and that as long as we do.
+                _ = receiver.wait_for(|done| *done) => {}
+            }
+        }
+        tracing::info!(workers = self.config.workers, "controller has seen everything and starts");
+        dispatch(&self.context, self.config.workers.max(1), &shutdown).await;
+        watches.shutdown().await;
+        Ok(())
+    }
+
+    fn watch<K: Known>(&self, watches: &mut JoinSet<()>, synced: &mut Vec<watch::Receiver<bool>>) {
+        let (sender, receiver) = watch::channel(false);
+        synced.push(receiver);
+        watches.spawn(watch_kind::<K>(self.config.client.clone(), Arc::clone(&self.context.world), sender));
+    }
+}
+
+/// Hands keys to at most `workers` tasks until `shutdown`, then waits for those under way.
+async fn dispatch(context: &Arc<Context>, workers: usize, shutdown: &CancellationToken) {
+    let mut running = JoinSet::new();
+    loop {
+        if running.len() >= workers {
+            running.join_next().await;
+            continue;
+        }
+        let key = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            key = context.world.work.next() => key,
+            Some(_) = running.join_next() => continue,
+        };
+        context.metrics.queue_depth.set(i64::try_from(context.world.work.depth()).unwrap_or(i64::MAX));
+        running.spawn(work_on(Arc::clone(context), key));
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn work_on(context: Arc<Context>, key: Key) {
+    let started = Instant::now();
+    // A bug in one reconciler must not take its key out of the queue for ever.
+    let caught = std::panic::AssertUnwindSafe(reconcile(&context, &key)).catch_unwind().await;
+    let outcome = match caught {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(ReconcileError::Write(error))) if error.is_conflict() => {
+            tracing::debug!(%error, "someone wrote in between; looking again");
+            Outcome::Failed
+        }
+        // The object (or its namespace) went while we worked on it; the watch tells.
+        Ok(Err(ReconcileError::Write(error))) if error.is_gone() => {
+            tracing::debug!(%error, "gone meanwhile");
+            Outcome::Failed
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(reconciler = key.kind.name(), namespace = %key.namespace, name = %key.name, %error, "reconcile failed; it is tried again");
+            Outcome::Failed
+        }
+        Err(_) => {
+            tracing::error!(reconciler = key.kind.name(), namespace = %key.namespace, name = %key.name, "reconcile panicked");
+            Outcome::Failed
+        }
+    };
+    let word = match outcome {
+        Outcome::Settled => "settled",
+        Outcome::Again(_) => "again",
+        Outcome::Failed => "failed",
+    };
+    context.metrics.reconciles.with_label_values(&[key.kind.name(), word]).inc();
+    context.metrics.reconcile_seconds.with_label_values(&[key.kind.name()]).observe(started.elapsed().as_secs_f64());
+    context.world.work.done(key, outcome);
+}
+
+async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, ReconcileError> {
+    match key.kind {
+        Kind::Service => service::reconcile(context, key).await,
+        Kind::Configuration => configuration::reconcile(context, key).await,
+        Kind::Labeler => labeler::reconcile(context, key).await,
+        Kind::Revision => revision::reconcile(context, key).await,
+        Kind::ServerlessService => serverless_service::reconcile(context, key).await,
+        Kind::Route => route::reconcile(context, key).await,
+        Kind::Ingress => ingress::reconcile(context, key).await,
+    }
+}
+
+fn take_over(settings: &mut Settings, name: &str, data: Data) {
+    if let Err(error) = settings.apply(name, &data) {
+        tracing::error!(%error, "setting refused; the last good value stays");
+    }
+}
+
+/// Follows the ConfigMaps; a change of any wakes what depends on settings.
+async fn watch_settings(config: Config, context: Arc<Context>) {
+    let maps: Api<ConfigMap> = Api::namespaced(config.client, &config.system_namespace);
+    let stream = watcher::watcher(maps, watcher::Config::default()).default_backoff();
+    futures::pin_mut!(stream);
+    while let Some(event) = stream.next().await {
+        let (name, data) = match event {
+            Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
+                (map.name_any(), map.data.unwrap_or_default())
+            }
+            // A deleted ConfigMap means defaults.
+            Ok(watcher::Event::Delete(map)) => (map.name_any(), Data::new()),
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => continue,
+            Err(error) => {
+                tracing::warn!(kind = "ConfigMap", %error, "watch broke; it starts again");
+                continue;
+            }
+        };
+        let before = context.settings.load_full();
+        let mut settings = before.as_ref().clone();
+        take_over(&mut settings, &name, data);
+        if settings != *before {
+            tracing::info!(config_map = %name, "settings changed");
+            context.settings.store(Arc::new(settings));
+            context.world.wake_all();
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Everything the reconcilers know, and who has to look again when a piece of it changes.
+
+use std::sync::Arc;
+
+use api::{
+    autoscaling::PodAutoscaler,
+    labels,
+    networking::{Ingress, ServerlessService},
+    serving::{Configuration, Revision, Route, Service},
+};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Endpoints, Pod, Service as CoreService},
+};
+use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    store::{Change, Store},
+    tracker::{Referred, Tracker},
+    work::Work,
+};
+
+/// A reconciler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// [`crate::service`]
+    Service,
+    /// [`crate::configuration`]
+    Configuration,
+    /// [`crate::labeler`], by Route
+    Labeler,
+    /// [`crate::revision`]
+    Revision,
+    /// [`crate::serverless_service`]
+    ServerlessService,
+    /// [`crate::route`]
+    Route,
+    /// [`crate::ingress`]
+    Ingress,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Service,
+        Self::Configuration,
+        Self::Labeler,
+        Self::Revision,
+        Self::ServerlessService,
+        Self::Route,
+        Self::Ingress,
+    ];
+
+    /// As written in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Configuration => "configuration",
+            Self::Labeler => "labeler",
+            Self::Revision => "revision",
+            Self::ServerlessService => "serverlessservice",
+            Self::Route => "route",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
+/// One object for one reconciler.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Who works on it.
+    pub kind: Kind,
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+}
+
+/// What the reconcilers know.
+pub struct World {
+    /// `serving.knative.dev` Services.
+    pub services: Store<Service>,
+    /// Configurations.
+    pub configurations: Store<Configuration>,
+    /// Revisions, indexed by the UID of their Configuration.
+    pub revisions: Store<Revision>,
+    /// Routes.
+    pub routes: Store<Route>,
+    /// PodAutoscalers.
+    pub autoscalers: Store<PodAutoscaler>,
+    /// ServerlessServices.
+    pub serverless_services: Store<ServerlessService>,
+    /// Ingresses of every class.
+    pub ingresses: Store<Ingress>,
+    /// Deployments of revisions.
+    pub deployments: Store<Deployment>,
+    /// Pods of revisions, indexed by `namespace/revision`; without their spec.
+    pub pods: Store<Pod>,
+    /// Kubernetes Services, indexed by the UID of their owner.
+    pub core_services: Store<CoreService>,
+    /// Endpoints.
+    pub endpoints: Store<Endpoints>,
+    /// Which Routes refer to what.
+    pub tracker: Tracker,
+    /// What is to be worked on.
+    pub work: Work,
+    /// Where the activator's Endpoints live.
+    pub system_namespace: String,
+}
+
+/// Name of the Endpoints that list the activators.
+pub const ACTIVATOR_SERVICE: &str = "activator-service";
+
+impl World {
+    /// Knows nothing yet.
+    pub fn new(system_namespace: &str) -> Self {
+        Self {
+            services: Store::new(|_| None),
+            configurations: Store::new(|_| None),
+            revisions: Store::new(owner_uid),
+            routes: Store::new(|_| None),
+            autoscalers: Store::new(|_| None),
+            serverless_services: Store::new(|_| None),
+            ingresses: Store::new(|_| None),
+            deployments: Store::new(|_| None),
+            pods: Store::new(pod_index),
+            core_services: Store::new(owner_uid),
+            endpoints: Store::new(|_| None),
+            tracker: Tracker::default(),
+            work: Work::default(),
+            system_namespace: system_namespace.to_owned(),
+        }
+    }
+
+    /// An object was read or written: remember it and wake who cares.
+    pub fn observe<K: Known>(&self, mut object: K) {
+        object.prune();
+        if let Some(change) = K::store(self).apply(object) {
+            K::wake(self, &change);
+        }
+    }
+
+    /// An object was deleted.
+    pub fn forget<K: Known>(&self, object: &K) {
+        if let Some(change) = K::store(self).remove(object) {
+            K::wake(self, &change);
+        }
+    }
+
+    /// A whole new list was read.
+    pub fn relist<K: Known>(&self, mut objects: Vec<K>) {
+        objects.iter_mut().for_each(K::prune);
+        for change in K::store(self).replace(objects) {
+            K::wake(self, &change);
+        }
+    }
+
+    /// Settings changed: look at everything that depends on them.
+    pub fn wake_all(&self) {
+        self.revisions.all().iter().for_each(|o| self.wake(Kind::Revision, o.as_ref()));
+        self.routes.all().iter().for_each(|o| self.wake(Kind::Route, o.as_ref()));
+        self.ingresses.all().iter().for_each(|o| self.wake(Kind::Ingress, o.as_ref()));
+    }
+
+    fn wake<K: ResourceExt>(&self, kind: Kind, object: &K) {
+        self.wake_name(kind, &object.namespace().unwrap_or_default(), &object.name_any());
+    }
+
+    fn wake_name(&self, kind: Kind, namespace: &str, name: &str) {
+        self.work.add(Key { kind, namespace: namespace.to_owned(), name: name.to_owned() });
+    }
+
+    /// Wakes the reconciler of the controlling owner, where that is of this kind.
+    fn wake_owner<K: ResourceExt>(&self, kind: Kind, owner_kind: &str, object: &K) {
+        if let Some(owner) = controller_of(object).filter(|owner| owner.kind == owner_kind) {
+            self.wake_name(kind, &object.namespace().unwrap_or_default(), &owner.name);
+        }
+    }
+
+    fn wake_routes_of<K: ResourceExt>(&self, referred: Referred, object: &K) {
+        let namespace = object.namespace().unwrap_or_default();
+        for route in self.tracker.routes_of(referred, &namespace, &object.name_any()) {
+            self.wake_name(Kind::Route, &namespace, &route);
+            self.wake_name(Kind::Labeler, &namespace, &route);
+        }
+    }
+}
+
+/// The owner reference with `controller: true`.
+pub fn controller_of<K: ResourceExt>(
+    object: &K,
+) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
+    object.owner_references().iter().find(|owner| owner.controller == Some(true))
+}
+
+/// Whether `owner` controls `object`.
+pub fn is_controlled_by<K: ResourceExt, O: ResourceExt>(object: &K, owner: &O) -> bool {
+    controller_of(object).is_some_and(|reference| Some(&reference.uid) == owner.uid().as_ref())
+}
+
+fn owner_uid<K: ResourceExt>(object: &K) -> Option<String> {
+    controller_of(object).map(|owner| owner.uid.clone())
+}
+
+fn pod_index(pod: &Pod) -> Option<String> {
+    let revision = pod.labels().get(labels::serving::REVISION)?;
+    Some(revision_index(&pod.namespace().unwrap_or_default(), revision))
+}
+
+/// Index key of the pods of a revision.
+pub fn revision_index(namespace: &str, revision: &str) -> String {
+    format!("{namespace}/{revision}")
+}
+
+/// A kind that the world knows.
+pub trait Known:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// Label selector of the watch.
+    const SELECTOR: Option<&'static str> = None;
+    /// Where it is kept.
+    fn store(world: &World) -> &Store<Self>;
+    /// Who looks again.
+    fn wake(world: &World, change: &Change<Self>);
+    /// Drops what no reconciler reads, so that thousands of objects stay small.
+    fn prune(&mut self) {
+        self.meta_mut().managed_fields = None;
+    }
+}
+
+/// `Known` for a kind, with the reconcilers that its changes wake.
+macro_rules! known {
+    ($type:ty, $store:ident, |$world:ident, $change:ident, $object:ident| $wake:block $($rest:tt)*) => {
+        impl Known for $type {
+            $($rest)*
+            fn store(world: &World) -> &Store<Self> {
+                &world.$store
+            }
+            fn wake($world: &World, $change: &Change<Self>) {
+                let Some($object) = $change.either() else { return };
+                let $object: &Arc<Self> = $object;
+                $wake
+            }
+        }
+    };
+}
+
+known!(Service, services, |world, _change, object| { world.wake(Kind::Service, object.as_ref()) });
+known!(Configuration, configurations, |world, _change, object| {
+    world.wake(Kind::Configuration, object.as_ref());
+    world.wake_owner(Kind::Service, "Service", object.as_ref());
+    world.wake_routes_of(Referred::Configuration, object.as_ref());
+});
+known!(Revision, revisions, |world, _change, object| {
+    world.wake(Kind::Revision, object.as_ref());
+    world.wake_owner(Kind::Configuration, "Configuration", object.as_ref());
+    world.wake_routes_of(Referred::Revision, object.as_ref());
+});
+known!(Route, routes, |world, _change, object| {
+    world.wake(Kind::Route, object.as_ref());
+    world.wake(Kind::Labeler, object.as_ref());
+    world.wake_owner(Kind::Service, "Service", object.as_ref());
+});
+known!(PodAutoscaler, autoscalers, |world, _change, object| {
+    world.wake_owner(Kind::Revision, "Revision", object.as_ref());
+});
+known!(ServerlessService, serverless_services, |world, _change, object| {
+    world.wake(Kind::ServerlessService, object.as_ref());
+});
+known!(Ingress, ingresses, |world, _change, object| {
+    world.wake(Kind::Ingress, object.as_ref());
+    world.wake_owner(Kind::Route, "Route", object.as_ref());
+});
+known!(Deployment, deployments, |world, _change, object| {
+    world.wake_owner(Kind::Revision, "Revision", object.as_ref());
+    if let Some(revision) = object.labels().get(labels::serving::REVISION) {
+        let namespace = object.namespace().unwrap_or_default();
+        // Its selector is what the private Service selects by; that never changes, so only its coming counts.
+        if _change.old.is_none() && world.serverless_services.get(&namespace, revision).is_some() {
+            world.wake_name(Kind::ServerlessService, &namespace, revision);
+        }
+    }
+} const SELECTOR: Option<&'static str> = Some(labels::serving::REVISION););
+known!(Pod, pods, |world, _change, object| {
+    if let Some(revision) = object.labels().get(labels::serving::REVISION) {
+        world.wake_name(Kind::Revision, &object.namespace().unwrap_or_default(), revision);
+    }
+}
+    const SELECTOR: Option<&'static str> = Some(labels::serving::REVISION);
+    fn prune(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        self.spec = None;
+    }
+);
+known!(CoreService, core_services, |world, _change, object| {
+    world.wake_owner(Kind::ServerlessService, "ServerlessService", object.as_ref());
+    world.wake_owner(Kind::Route, "Route", object.as_ref());
+});
+known!(Endpoints, endpoints, |world, _change, object| {
+    let namespace = object.namespace().unwrap_or_default();
+    if namespace == world.system_namespace && object.name_any() == ACTIVATOR_SERVICE {
+        world.serverless_services.all().iter().for_each(|o| world.wake(Kind::ServerlessService, o.as_ref()));
+    } else if let Some(name) = object.labels().get(labels::networking::SKS) {
+        world.wake_name(Kind::ServerlessService, &namespace, name);
+    } else if let Some(revision) = object.labels().get(labels::serving::REVISION) {
+        world.wake_name(Kind::ServerlessService, &namespace, revision);
+    }
+});

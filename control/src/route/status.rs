@@ -1,0 +1,185 @@
+//! How a Route is (upstream `route_lifecycle.go`).
+
+use api::{
+    conditions::{self, ConditionSet, Editor, READY},
+    networking::Ingress,
+    serving::{RouteStatus, TrafficTarget},
+};
+use jiff::Timestamp;
+
+use super::{domains::InvalidDomain, traffic::BadTarget};
+
+const ALL_TRAFFIC_ASSIGNED: &str = "AllTrafficAssigned";
+const INGRESS_READY: &str = "IngressReady";
+const CERTIFICATE_PROVISIONED: &str = "CertificateProvisioned";
+
+/// The conditions of a Route.
+pub const CONDITIONS: ConditionSet =
+    ConditionSet { dependents: &[ALL_TRAFFIC_ASSIGNED, INGRESS_READY, CERTIFICATE_PROVISIONED] };
+
+/// The Ingress does not yet say anything of this generation.
+pub fn ingress_not_configured(status: &mut RouteStatus, now: Timestamp) {
+    edit(status, now).mark_unknown(INGRESS_READY, "IngressNotConfigured", "Ingress has not yet been reconciled.");
+}
+
+/// A placeholder Service of our name is somebody else's.
+pub fn service_not_owned(status: &mut RouteStatus, name: &str, now: Timestamp) {
+    let message = format!("There is an existing placeholder Service {name:?} that we do not own.");
+    edit(status, now).mark_false(INGRESS_READY, "NotOwned", &message);
+}
+
+/// A placeholder's Endpoints are somebody else's.
+pub fn endpoints_not_owned(status: &mut RouteStatus, name: &str, now: Timestamp) {
+    let message = format!("There is an existing placeholder Endpoint {name:?} that we do not own.");
+    edit(status, now).mark_false(INGRESS_READY, "NotOwned", &message);
+}
+
+/// A template made no DNS name of this Route.
+pub fn invalid_domain(status: &mut RouteStatus, error: &InvalidDomain, now: Timestamp) {
+    edit(status, now).mark_false(ALL_TRAFFIC_ASSIGNED, "ErrorConfig", &error.to_string());
+}
+
+/// Some target cannot serve.
+pub fn bad_target(status: &mut RouteStatus, target: &BadTarget, now: Timestamp) {
+    let (failed, reason, message) = match target {
+        BadTarget::Missing { kind, name } => {
+            (true, format!("{kind}Missing"), format!("{kind} {name:?} referenced in traffic not found."))
+        }
+        BadTarget::Configuration { name, failed: true } => {
+            (true, revision_missing(), format!("Configuration {name:?} does not have any ready Revision."))
+        }
+        BadTarget::Configuration { name, failed: false } => {
+            (false, revision_missing(), format!("Configuration {name:?} is waiting for a Revision to become ready."))
+        }
+        BadTarget::Revision { name, failed: true } => {
+            (true, revision_missing(), format!("Revision {name:?} failed to become ready."))
+        }
+        BadTarget::Revision { name, failed: false } => {
+            (false, revision_missing(), format!("Revision {name:?} is not yet ready."))
+        }
+        BadTarget::NotOwned { name, expected, actual } if actual.is_empty() => {
+            (true, not_owned(), format!("Revision {name:?} does not belong to Service {expected:?}."))
+        }
+        BadTarget::NotOwned { name, expected, actual } => {
+            (true, not_owned(), format!("Revision {name:?} belongs to Service {actual:?}, not Service {expected:?}."))
+        }
+    };
+    let mut editor = edit(status, now);
+    if failed {
+        editor.mark_false(ALL_TRAFFIC_ASSIGNED, &reason, &message);
+    } else {
+        editor.mark_unknown(ALL_TRAFFIC_ASSIGNED, &reason, &message);
+    }
+}
+
+fn revision_missing() -> String {
+    "RevisionMissing".to_owned()
+}
+
+fn not_owned() -> String {
+    "RevisionNotOwned".to_owned()
+}
+
+/// Every target can serve.
+pub fn traffic_assigned(status: &mut RouteStatus, traffic: Vec<TrafficTarget>, now: Timestamp) {
+    status.traffic = traffic;
+    edit(status, now).mark_true(ALL_TRAFFIC_ASSIGNED);
+}
+
+/// No certificates are asked for.
+pub fn tls_not_enabled(status: &mut RouteStatus, now: Timestamp) {
+    let message = "external-domain-tls is not enabled";
+    edit(status, now).mark_true_with_reason(CERTIFICATE_PROVISIONED, "TLSNotEnabled", message);
+}
+
+/// Takes over what the Ingress says of its newest generation.
+pub fn propagate_ingress(status: &mut RouteStatus, ingress: &Ingress, now: Timestamp) {
+    let current = ingress.status.as_ref().filter(|s| s.observed_generation == ingress.metadata.generation);
+    let Some(ready) = current.and_then(|s| conditions::get(&s.conditions, READY)) else {
+        ingress_not_configured(status, now);
+        return;
+    };
+    let (reason, message) = (ready.reason.as_deref().unwrap_or(""), ready.message.as_deref().unwrap_or(""));
+    let mut editor = edit(status, now);
+    if ready.is_true() {
+        editor.mark_true(INGRESS_READY);
+    } else if ready.is_false() {
+        editor.mark_false(INGRESS_READY, reason, message);
+    } else {
+        editor.mark_unknown(INGRESS_READY, reason, message);
+    }
+}
+
+fn edit(status: &mut RouteStatus, now: Timestamp) -> Editor<'_> {
+    CONDITIONS.manage(&mut status.conditions, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_targets_are_told_in_upstreams_words() {
+        let name = || "x".to_owned();
+        let cases = [
+            (
+                BadTarget::Missing { kind: "Revision", name: name() },
+                "False",
+                "RevisionMissing",
+                r#"Revision "x" referenced in traffic not found."#,
+            ),
+            (
+                BadTarget::Missing { kind: "Configuration", name: name() },
+                "False",
+                "ConfigurationMissing",
+                r#"Configuration "x" referenced in traffic not found."#,
+            ),
+            (
+                BadTarget::Configuration { name: name(), failed: false },
+                "Unknown",
+                "RevisionMissing",
+                r#"Configuration "x" is waiting for a Revision to become ready."#,
+            ),
+            (
+                BadTarget::Configuration { name: name(), failed: true },
+                "False",
+                "RevisionMissing",
+                r#"Configuration "x" does not have any ready Revision."#,
+            ),
+            (
+                BadTarget::Revision { name: name(), failed: false },
+                "Unknown",
+                "RevisionMissing",
+                r#"Revision "x" is not yet ready."#,
+            ),
+            (
+                BadTarget::Revision { name: name(), failed: true },
+                "False",
+                "RevisionMissing",
+                r#"Revision "x" failed to become ready."#,
+            ),
+            (
+                BadTarget::NotOwned { name: name(), expected: "a".into(), actual: "b".into() },
+                "False",
+                "RevisionNotOwned",
+                r#"Revision "x" belongs to Service "b", not Service "a"."#,
+            ),
+            (
+                BadTarget::NotOwned { name: name(), expected: "a".into(), actual: String::new() },
+                "False",
+                "RevisionNotOwned",
+                r#"Revision "x" does not belong to Service "a"."#,
+            ),
+        ];
+        for (target, status_text, reason, message) in cases {
+            let mut status = RouteStatus::default();
+            edit(&mut status, Timestamp::UNIX_EPOCH).initialize();
+            bad_target(&mut status, &target, Timestamp::UNIX_EPOCH);
+            let ready = conditions::get(&status.conditions, READY).unwrap();
+            assert_eq!(
+                (ready.status.as_str(), ready.reason.as_deref(), ready.message.as_deref()),
+                (status_text, Some(reason), Some(message))
+            );
+        }
+    }
+}
