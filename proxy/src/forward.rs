@@ -43,8 +43,18 @@ pub struct Pending {
 }
 
 /// Checks and rewrites a request for the next hop. The protocol stays: HTTP/1.x goes on as HTTP/1.1, h2 as h2.
-pub fn prepare(mut request: Request<Incoming>, options: &Options<'_>) -> Result<Outbound, Fault> {
-    headers::check(request.version(), request.headers(), request.uri().authority().is_some())?;
+pub fn prepare(request: Request<Incoming>, options: &Options<'_>) -> Result<Outbound, Fault> {
+    check(&request)?;
+    prepare_checked(request, options)
+}
+
+/// Refuses shapes that two parsers could read differently; a hop that changes a request first must check it before.
+pub fn check<B>(request: &Request<B>) -> Result<(), Fault> {
+    headers::check(request.version(), request.headers(), request.uri().authority().is_some())
+}
+
+/// [`prepare`] for a request that has passed [`check`].
+pub fn prepare_checked(mut request: Request<Incoming>, options: &Options<'_>) -> Result<Outbound, Fault> {
     let upgrade = if request.version() == Version::HTTP_2 {
         None
     } else {
@@ -106,6 +116,9 @@ fn encode_path(parts: &mut request::Parts) -> Result<(), Fault> {
 /// Makes a request name another host: Host on HTTP/1, `:authority` on h2. Junk is refused.
 pub fn set_host(parts: &mut request::Parts, host: HeaderValue) -> Result<(), Fault> {
     let malformed = Fault::BadRequest("malformed host");
+    if !headers::is_host(host.as_bytes()) {
+        return Err(malformed);
+    }
     if parts.version != Version::HTTP_2 {
         // An absolute-form target would win over Host later.
         if parts.uri.authority().is_some() && parts.method != Method::CONNECT {

@@ -45,8 +45,8 @@ pub fn check(version: Version, headers: &HeaderMap, authority_in_target: bool) -
     Ok(())
 }
 
-/// Characters that RFC 3986 allows in an authority, plus `%` and the brackets of IPv6. Empty is allowed by RFC 9112.
-fn is_host(host: &[u8]) -> bool {
+/// Whether a Host could be one: what RFC 3986 allows in an authority without user info. Empty is allowed by RFC 9112.
+pub fn is_host(host: &[u8]) -> bool {
     host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%[]".contains(byte))
 }
 

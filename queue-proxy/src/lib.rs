@@ -1,1 +1,33 @@
 //! The sidecar: measures and limits concurrency, probes, reports, drains.
+//!
+//! It sits in every pod between the network and the user's container, takes each request in on 8012 and sends it to
+//! `127.0.0.1:USER_PORT`. In the order things happen:
+//!
+//! 1. [`config`]: environment → [`Config`].
+//! 2. [`probe`]: is this request a probe? [`readiness`] answers whether the app is ready.
+//! 3. [`drainer`]: a pod that goes away fails its probes and serves on until it is quiet.
+//! 4. [`stats`]: every other request counts, from here to its last byte.
+//! 5. [`breaker`]: a slot, or a place in the line for one.
+//! 6. [`handler`] forwards with the engine of the `proxy` crate; [`forwarded`] adds one header.
+//! 7. [`side_ports`]: drain, stat, [`metrics`].
+//!
+//! One thread, no lock, no Kubernetes API. The page "what happens to a request" is `README.md` of this crate.
+
+pub mod breaker;
+pub mod config;
+pub mod drainer;
+pub mod forwarded;
+pub mod handler;
+pub mod metrics;
+pub mod observability;
+pub mod probe;
+pub mod readiness;
+mod run;
+pub mod side_ports;
+pub mod sidecar;
+mod start;
+pub mod stats;
+
+pub use config::{Config, ConfigError};
+pub use run::{Addresses, Error, QueueProxy};
+pub use start::main_from_env;

@@ -1,2 +1,7 @@
 //! The sidecar: measures and limits concurrency, probes, reports, drains.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    queue_proxy::main_from_env()
+}

@@ -1,0 +1,92 @@
+//! The `Forwarded` header, built from `X-Forwarded-*` when nobody sent one. Upstream's form, quirks included: apps
+//! parse it.
+
+use http::HeaderMap;
+use http::header::{FORWARDED, HeaderName, HeaderValue};
+use proxy::headers::X_FORWARDED_FOR;
+
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Adds `Forwarded` if it is absent or empty and there is something to say. Must run before the own peer is appended.
+pub fn add(headers: &mut HeaderMap) {
+    if headers.get(FORWARDED).is_some_and(|value| !value.is_empty()) {
+        return;
+    }
+    let first = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (nodes, host, proto) = (first(&X_FORWARDED_FOR), first(&X_FORWARDED_HOST), first(&X_FORWARDED_PROTO));
+    if nodes.is_empty() && host.is_empty() && proto.is_empty() {
+        return;
+    }
+    if let Ok(value) = HeaderValue::try_from(build(nodes, host, proto)) {
+        headers.insert(FORWARDED, value);
+    }
+}
+
+fn build(nodes: &str, host: &str, proto: &str) -> String {
+    let mut forwarded = String::with_capacity(nodes.len() + host.len() + proto.len() + 32);
+    let mut nodes = if nodes.is_empty() { None } else { Some(nodes.split_terminator(',').map(str::trim)) };
+    let mut first_is_named = false;
+    if let Some(node) = nodes.as_mut().and_then(Iterator::next) {
+        push_node(&mut forwarded, node);
+        first_is_named = !node.is_empty();
+    }
+    let mut separator = if first_is_named { ";" } else { "" };
+    for (name, value) in [("host=", host), ("proto=", proto)] {
+        if !value.is_empty() {
+            forwarded.push_str(separator);
+            forwarded.push_str(name);
+            forwarded.push_str(value);
+            separator = ";";
+        }
+    }
+    for node in nodes.into_iter().flatten() {
+        forwarded.push_str(", ");
+        push_node(&mut forwarded, node);
+    }
+    forwarded
+}
+
+fn push_node(forwarded: &mut String, node: &str) {
+    forwarded.push_str("for=");
+    if node.contains(':') {
+        forwarded.push_str("\"[");
+        forwarded.push_str(node);
+        forwarded.push_str("]\"");
+    } else {
+        forwarded.push_str(node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_cases() {
+        for (nodes, host, proto, expected) in [
+            ("127.0.0.1, ::1", "h", "p", "for=127.0.0.1;host=h;proto=p, for=\"[::1]\""),
+            ("127.0.0.1", "h", "p", "for=127.0.0.1;host=h;proto=p"),
+            ("127.0.0.1, 10.0.0.1", "", "", "for=127.0.0.1, for=10.0.0.1"),
+            ("127.0.0.1, 10.0.0.1", "", "p", "for=127.0.0.1;proto=p, for=10.0.0.1"),
+            ("127.0.0.1, 10.0.0.1", "h", "", "for=127.0.0.1;host=h, for=10.0.0.1"),
+            ("", "h", "", "host=h"),
+            ("", "", "p", "proto=p"),
+            ("", "h", "p", "host=h;proto=p"),
+            (",,,", "", "", "for=, for=, for="),
+        ] {
+            assert_eq!(build(nodes, host, proto), expected, "{nodes} {host} {proto}");
+        }
+    }
+
+    #[test]
+    fn an_existing_header_is_left_alone_and_none_is_made_of_nothing() {
+        let mut headers = HeaderMap::new();
+        add(&mut headers);
+        assert!(!headers.contains_key(FORWARDED));
+        headers.insert(FORWARDED, HeaderValue::from_static("for=x"));
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1"));
+        add(&mut headers);
+        assert_eq!(headers[FORWARDED], "for=x");
+    }
+}

@@ -1,0 +1,180 @@
+//! The main port: one request from arrival to answer. Read top to bottom; the order is the contract's.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use api::headers as words;
+use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use proxy::body::Tracked;
+use proxy::deadline::{Deadline, Limit, Limited};
+use proxy::forward::{self, Options};
+use proxy::{Body, Fault, Peer};
+
+use crate::forwarded;
+use crate::probe::{self, Kind};
+use crate::sidecar::{Accounting, InFlight, Sidecar};
+
+/// Who signs our own answers.
+pub const HOP: &str = "queue-proxy";
+
+/// The body of everything the main port answers.
+pub type AnswerBody = Tracked<Limited<Body>, Accounting>;
+
+/// Headers that end at the sidecar.
+const ENDS_HERE: [HeaderName; 3] = [words::SERVING_REVISION, words::SERVING_NAMESPACE, words::ORIGINAL_HOST];
+
+/// Serves one request.
+pub async fn handle(
+    sidecar: Rc<Sidecar>,
+    peer: Rc<Peer>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    if let Err(fault) = forward::check(&request) {
+        return Ok(uncounted(fault.response(HOP)));
+    }
+    let kind = probe::classify(request.headers());
+    if kind.answered_here() {
+        return Ok(uncounted(answer_probe(&sidecar, kind).await));
+    }
+    sidecar.drainer.request();
+    let http1 = request.version() != Version::HTTP_2;
+    let mut deadline = Deadline::start(sidecar.limits);
+    let mut in_flight = match kind {
+        Kind::Bypass => None,
+        _ => Some(arrive(&sidecar, &request, &kind)),
+    };
+    let mut response = match exchange(&sidecar, &peer, request, &mut in_flight, &mut deadline).await {
+        Ok(response) => response,
+        Err(fault) => {
+            tracing::debug!(%fault, "request failed");
+            fault.response(HOP)
+        }
+    };
+    if http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS && sidecar.drainer.draining() {
+        // The client should come back by a new connection, which a router sends elsewhere.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(in_flight) = &mut in_flight {
+        in_flight.answers(response.status());
+    }
+    Ok(response.map(|body| {
+        let body = Limited::new(body, deadline).on_expiry(|limit| tracing::warn!(%limit, "response aborted"));
+        Tracked::new(body, Accounting(in_flight))
+    }))
+}
+
+fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Incoming>, kind: &Kind) -> InFlight {
+    let proxied = request.headers().get(words::PROXY_REQUEST).is_some_and(|value| value == api::probe::ACTIVATOR);
+    let arrival = match &sidecar.metrics {
+        Some(metrics) if *kind == Kind::Ordinary => {
+            Some(metrics.arrive(request.method(), request.version(), request.headers()))
+        }
+        _ => None,
+    };
+    InFlight::arrive(sidecar, proxied, arrival)
+}
+
+/// Waits for a slot, asks the app, prepares its answer.
+async fn exchange(
+    sidecar: &Rc<Sidecar>,
+    peer: &Peer,
+    request: Request<Incoming>,
+    in_flight: &mut Option<InFlight>,
+    deadline: &mut Deadline,
+) -> Result<Response<Body>, Fault> {
+    let request = address(request, in_flight.is_some())?;
+    if let Some(in_flight) = in_flight {
+        let slot = match &sidecar.breaker {
+            None => None,
+            Some(breaker) => {
+                let entry = breaker.enter().map_err(|_full| Fault::QueueFull)?;
+                Some(deadline.run(entry).await.map_err(timed_out)?)
+            }
+        };
+        in_flight.runs(slot);
+    }
+    let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
+    let outbound = forward::prepare_checked(request, &options)?;
+    let response = deadline.run(sidecar.app.send(outbound.request)).await.map_err(timed_out)??;
+    let (response, tunnel) = forward::answer(response, outbound.upgrade)?;
+    if let Some(tunnel) = tunnel {
+        let mut in_flight = in_flight.take();
+        if let Some(in_flight) = &mut in_flight {
+            in_flight.answers(StatusCode::SWITCHING_PROTOCOLS);
+            in_flight.upgraded();
+        }
+        let guard = sidecar.drain.guard();
+        let deadline = std::mem::replace(deadline, Deadline::unlimited());
+        tokio::task::spawn_local(async move {
+            let _held = (in_flight, guard);
+            if let Err(error) = tunnel.run(deadline).await {
+                tracing::debug!(%error, "upgraded connection ended");
+            }
+        });
+    }
+    Ok(response)
+}
+
+/// `Forwarded`, and the host that the client asked for.
+fn address(request: Request<Incoming>, restore_host: bool) -> Result<Request<Incoming>, Fault> {
+    let (mut parts, body) = request.into_parts();
+    forwarded::add(&mut parts.headers);
+    if restore_host
+        && let Some(host) = parts.headers.remove(words::ORIGINAL_HOST)
+        && !host.is_empty()
+    {
+        forward::set_host(&mut parts, host)?;
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+fn timed_out(limit: Limit) -> Fault {
+    tracing::warn!(%limit, "request timed out");
+    Fault::Timeout { limit, text: "request timeout" }
+}
+
+/// Answers what is asked of the sidecar itself.
+async fn answer_probe(sidecar: &Sidecar, kind: Kind) -> Response<Body> {
+    let other = |status, reason, body: String| {
+        Fault::Other { status, reason, body: body.into(), retry_after: None }.response(HOP)
+    };
+    if sidecar.drainer.draining() {
+        return other(StatusCode::SERVICE_UNAVAILABLE, "draining", "shutting down\n".into());
+    }
+    match kind {
+        Kind::Readiness { hold } => {
+            let ready = match hold {
+                Some(hold) => sidecar.gate.ready_within(hold).await,
+                None => sidecar.gate.ready().await,
+            };
+            if ready {
+                Response::new(Body::full(api::probe::QUEUE))
+            } else {
+                other(StatusCode::SERVICE_UNAVAILABLE, "not-ready", String::new())
+            }
+        }
+        Kind::Network(hash) => {
+            let mut response = Response::new(Body::empty());
+            response.headers_mut().insert(words::NETWORK_HASH, hash);
+            response
+        }
+        Kind::NetworkWithoutHash => other(
+            StatusCode::BAD_REQUEST,
+            "probe-without-hash",
+            "a probe request must contain a non-empty \"K-Network-Hash\" header\n".into(),
+        ),
+        Kind::Misdirected(value) => {
+            other(StatusCode::BAD_REQUEST, "probe-header", format!("unexpected probe header value: {value}\n"))
+        }
+        // Not answered here; see `Kind::answered_here`.
+        Kind::Bypass | Kind::Unmeasured | Kind::Ordinary => {
+            other(StatusCode::INTERNAL_SERVER_ERROR, "no-probe", "no probe\n".into())
+        }
+    }
+}
+
+fn uncounted(response: Response<Body>) -> Response<AnswerBody> {
+    response.map(|body| Tracked::new(Limited::new(body, Deadline::unlimited()), Accounting(None)))
+}

@@ -1,0 +1,122 @@
+//! Who is a probe, and which one: the table of the contract as one pure function.
+
+use std::time::Duration;
+
+use api::{headers, probe};
+use http::HeaderMap;
+use http::header::{HeaderValue, USER_AGENT};
+
+/// What a request is, before anything else is known about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Kubelet, activator or autoscaler asks whether the app is ready.
+    Readiness {
+        /// How long the answer may be held back until it is good.
+        hold: Option<Duration>,
+    },
+    /// A health check addressed to another component: refused with its value.
+    Misdirected(String),
+    /// An ingress controller asks whether its route ends here: the hash goes back.
+    Network(HeaderValue),
+    /// The same without a hash.
+    NetworkWithoutHash,
+    /// Old mark of a kubelet probe: straight to the app, past limits and counts.
+    Bypass,
+    /// A user's request that carries a stray probe header: counted and limited, but not in the user's metrics.
+    Unmeasured,
+    /// A user's request.
+    Ordinary,
+}
+
+impl Kind {
+    /// Whether the sidecar answers itself. Such requests do not keep a drain open.
+    pub fn answered_here(&self) -> bool {
+        matches!(self, Self::Readiness { .. } | Self::Misdirected(_) | Self::Network(_) | Self::NetworkWithoutHash)
+    }
+}
+
+/// Classifies a request by its headers. Path and method never matter.
+pub fn classify(headers: &HeaderMap) -> Kind {
+    let network_probe = headers.get(headers::NETWORK_PROBE).filter(|value| !value.is_empty());
+    if headers.get(USER_AGENT).is_some_and(|agent| is_health_check(agent.as_bytes())) {
+        let value = network_probe.map(HeaderValue::as_bytes).unwrap_or_default();
+        if value == probe::QUEUE.as_bytes() {
+            let hold = headers.get(headers::HOLD).and_then(|value| probe::parse_hold(value.as_bytes()));
+            return Kind::Readiness { hold };
+        }
+        return Kind::Misdirected(String::from_utf8_lossy(value).into_owned());
+    }
+    match network_probe {
+        Some(value) if value.as_bytes() == probe::PROBE.as_bytes() => {
+            match headers.get(headers::NETWORK_HASH).filter(|hash| !hash.is_empty()) {
+                Some(hash) => Kind::Network(hash.clone()),
+                None => Kind::NetworkWithoutHash,
+            }
+        }
+        other => {
+            if headers.get(headers::KUBELET_PROBE).is_some_and(|value| !value.is_empty()) {
+                Kind::Bypass
+            } else if other.is_some() {
+                Kind::Unmeasured
+            } else {
+                Kind::Ordinary
+            }
+        }
+    }
+}
+
+fn is_health_check(agent: &[u8]) -> bool {
+    [probe::KUBELET_USER_AGENT, probe::ACTIVATOR_USER_AGENT, probe::AUTOSCALING_USER_AGENT]
+        .iter()
+        .any(|prefix| agent.starts_with(prefix.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table() {
+        let hash = || HeaderValue::from_static("abc");
+        let ready = || Kind::Readiness { hold: None };
+        let misdirected = |value: &str| Kind::Misdirected(value.into());
+        let table: &[(&[(&'static str, &'static str)], Kind)] = &[
+            (&[("user-agent", "kube-probe/1.30"), ("k-network-probe", "queue")], ready()),
+            (&[("user-agent", "Knative-Activator-Probe"), ("k-network-probe", "queue")], ready()),
+            (&[("user-agent", "Knative-Autoscaling-Probe/2"), ("k-network-probe", "queue")], ready()),
+            (
+                &[("user-agent", "kube-probe/"), ("k-network-probe", "queue"), ("dormouse-hold", "250")],
+                Kind::Readiness { hold: Some(Duration::from_millis(250)) },
+            ),
+            (&[("user-agent", "kube-probe/1.30")], misdirected("")),
+            (&[("user-agent", "kube-probe/1"), ("k-network-probe", "test-probe")], misdirected("test-probe")),
+            (
+                &[("user-agent", "Knative-Autoscaling-Probe"), ("k-network-probe", "activator")],
+                misdirected("activator"),
+            ),
+            (&[("k-network-probe", "probe"), ("k-network-hash", "abc")], Kind::Network(hash())),
+            (
+                &[("user-agent", "Knative-Ingress-Probe"), ("k-network-probe", "probe"), ("k-network-hash", "abc")],
+                Kind::Network(hash()),
+            ),
+            (&[("k-network-probe", "probe")], Kind::NetworkWithoutHash),
+            (&[("k-network-probe", "probe"), ("k-network-hash", "")], Kind::NetworkWithoutHash),
+            (&[("k-network-probe", "queue")], Kind::Unmeasured),
+            (&[("k-network-probe", "queue"), ("dormouse-hold", "250")], Kind::Unmeasured),
+            (&[("k-network-probe", "")], Kind::Ordinary),
+            (&[("k-kubelet-probe", "x")], Kind::Bypass),
+            (&[("k-kubelet-probe", "")], Kind::Ordinary),
+            (&[("k-network-hash", "abc")], Kind::Ordinary),
+            (&[("user-agent", "kube-prober"), ("x", "y")], Kind::Ordinary),
+            (&[("user-agent", "curl/8 kube-probe/1")], Kind::Ordinary),
+            (&[], Kind::Ordinary),
+        ];
+        for (lines, expected) in table {
+            let headers: HeaderMap = lines
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect();
+            assert_eq!(classify(&headers), *expected, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Sockets, servers and the order of the end.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use proxy::accept::bind;
+use proxy::{Drain, ServerConfig, serve};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::handler::handle;
+use crate::metrics::Metrics;
+use crate::side_ports::{self, Terminating};
+use crate::sidecar::{REPORT_PERIOD, Sidecar};
+
+/// Upgraded connections are waited for this long after the last ordinary request.
+const TUNNELS_AT_THE_END: Duration = Duration::from_secs(60);
+
+/// Why the sidecar cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port cannot be opened.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The metrics cannot be registered.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// The sockets are open, nothing is served yet.
+#[derive(Debug)]
+pub struct QueueProxy {
+    config: Config,
+    main: TcpListener,
+    admin: TcpListener,
+    stats: TcpListener,
+    user_metrics: Option<TcpListener>,
+    addresses: Addresses,
+}
+
+/// Where the sidecar listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Requests.
+    pub serving: SocketAddr,
+    /// `/wait-for-drain`.
+    pub admin: SocketAddr,
+    /// The autoscaler's stat.
+    pub stats: SocketAddr,
+    /// The user's metrics.
+    pub user_metrics: Option<SocketAddr>,
+}
+
+impl QueueProxy {
+    /// Opens the sockets. Must be called on the runtime that runs it later ([`proxy::runtime::local`]).
+    #[allow(clippy::unused_async)] // the same shape as every other process
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        let main = listen(config.bind_address, config.serving_port)?;
+        let admin = listen(config.bind_address, config.admin_port)?;
+        let stats = listen(config.bind_address, config.stats_port)?;
+        let user_metrics = config.observability.prometheus.as_ref().and_then(|endpoint| {
+            let address = endpoint.host.parse().ok().or(config.bind_address);
+            // The user's metrics are not worth the user's requests.
+            listen(address, endpoint.port).inspect_err(|error| tracing::error!(%error, "no user metrics")).ok()
+        });
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|source| Error::Bind { address: any(config.serving_port), source })
+        };
+        let addresses = Addresses {
+            serving: address(&main)?,
+            admin: address(&admin)?,
+            stats: address(&stats)?,
+            user_metrics: user_metrics.as_ref().map(address).transpose()?,
+        };
+        Ok(Self { config, main, admin, stats, user_metrics, addresses })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until cancelled, then: health checks fail, quiet period, the main port ends its requests, the side
+    /// ports last.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let metrics = match &self.config.observability.prometheus {
+            Some(_) => Some(Metrics::new(&self.config.identity)?),
+            None => None,
+        };
+        let sidecar = Sidecar::new(&self.config, metrics);
+        let terminating = Terminating::new(Cell::new(false));
+        let side = Drain::default();
+        serve_side_ports(self.admin, self.stats, self.user_metrics, &sidecar, &terminating, &side);
+        tokio::task::spawn_local(report(Rc::downgrade(&sidecar)));
+
+        let shared = Rc::clone(&sidecar);
+        let main = serve(self.main, ServerConfig::default(), sidecar.drain.clone(), move |peer| {
+            let (sidecar, peer) = (Rc::clone(&shared), Rc::new(peer));
+            service_fn(move |request| handle(Rc::clone(&sidecar), Rc::clone(&peer), request))
+        });
+        let end = async {
+            shutdown.cancelled().await;
+            terminating.set(true);
+            tracing::info!(quiet = ?self.config.drain_quiet, "draining");
+            sidecar.drainer.drain().await;
+            sidecar.drain.begin();
+            sidecar.no_active().await;
+            tokio::time::sleep(TUNNELS_AT_THE_END).await;
+            tracing::warn!("upgraded connections cut");
+        };
+        tokio::select! {
+            () = main => {}
+            () = end => {}
+        }
+        side.begin();
+        // A waiting preStop hook is answered before the process goes.
+        let _ = tokio::time::timeout(Duration::from_secs(1), side.idle()).await;
+        Ok(())
+    }
+}
+
+fn serve_side_ports(
+    admin: TcpListener,
+    stats: TcpListener,
+    user_metrics: Option<TcpListener>,
+    sidecar: &Rc<Sidecar>,
+    terminating: &Terminating,
+    side: &Drain,
+) {
+    let (shared, terminating) = (Rc::clone(sidecar), Rc::clone(terminating));
+    tokio::task::spawn_local(serve(admin, ServerConfig::default(), side.clone(), move |_peer| {
+        let (sidecar, terminating) = (Rc::clone(&shared), Rc::clone(&terminating));
+        service_fn(move |request| side_ports::admin(Rc::clone(&sidecar), Rc::clone(&terminating), request))
+    }));
+    let shared = Rc::clone(sidecar);
+    tokio::task::spawn_local(serve(stats, ServerConfig::default(), side.clone(), move |_peer| {
+        let sidecar = Rc::clone(&shared);
+        service_fn(move |request| {
+            let response = side_ports::stat(&sidecar, &request);
+            async move { Ok::<_, Infallible>(response) }
+        })
+    }));
+    if let Some(listener) = user_metrics {
+        let config = ServerConfig { header_read_timeout: Duration::from_secs(5), ..ServerConfig::default() };
+        let shared = Rc::clone(sidecar);
+        tokio::task::spawn_local(serve(listener, config, side.clone(), move |_peer| {
+            let sidecar = Rc::clone(&shared);
+            service_fn(move |request| {
+                let response = side_ports::user_metrics(&sidecar, &request);
+                async move { Ok::<_, Infallible>(response) }
+            })
+        }));
+    }
+}
+
+async fn report(sidecar: std::rc::Weak<Sidecar>) {
+    let mut tick = tokio::time::interval(REPORT_PERIOD);
+    tick.tick().await; // the first is immediate
+    loop {
+        tick.tick().await;
+        let Some(sidecar) = sidecar.upgrade() else { return };
+        sidecar.report();
+    }
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+/// Opens a port on one address, or on all of them (IPv4 only where IPv6 is missing).
+fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Error> {
+    let open = |address: SocketAddr| bind(address, false).map_err(|source| Error::Bind { address, source });
+    match address {
+        Some(ip) => open(SocketAddr::from((ip, port))),
+        None => match open(any(port)) {
+            Err(Error::Bind { source, .. }) if source.kind() != io::ErrorKind::AddrInUse => {
+                open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+            }
+            result => result,
+        },
+    }
+}

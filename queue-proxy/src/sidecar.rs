@@ -1,0 +1,221 @@
+//! What the handlers share: limit, counts, readiness, drain, the pool to the app. One per process, one thread.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use prost::Message;
+use proxy::body::{End, Observe};
+use proxy::deadline::Limits;
+use proxy::{Drain, Endpoint, Pool, PoolConfig};
+use tokio::sync::Notify;
+
+use crate::breaker::{Breaker, Slot};
+use crate::config::Config;
+use crate::drainer::Drainer;
+use crate::metrics::{Arrival, Metrics, Outcome};
+use crate::readiness::Gate;
+use crate::stats::Window;
+
+/// How often the stat is renewed.
+pub const REPORT_PERIOD: Duration = Duration::from_secs(1);
+
+/// The shared state.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// The app.
+    pub app: Endpoint,
+    /// Host for requests that have none.
+    pub app_host: HeaderValue,
+    /// The concurrency limit, if there is one.
+    pub breaker: Option<Breaker>,
+    /// Readiness.
+    pub gate: Gate,
+    /// The quiet period.
+    pub drainer: Drainer,
+    /// The end of the main port.
+    pub drain: Drain,
+    /// Request timeouts.
+    pub limits: Limits,
+    /// The user's metrics, if wanted.
+    pub metrics: Option<Metrics>,
+    pod: String,
+    epoch: Instant,
+    window: RefCell<Window>,
+    stat: RefCell<Bytes>,
+    active: Cell<usize>,
+    no_active: Notify,
+}
+
+impl Sidecar {
+    /// The state for a configuration.
+    pub fn new(config: &Config, metrics: Option<Metrics>) -> Rc<Self> {
+        let pool = Pool::new(PoolConfig {
+            max_idle_per_target: match config.container_concurrency {
+                0 => 1000,
+                limit => limit as usize,
+            },
+            ..PoolConfig::default()
+        });
+        let fresh = crate::stats::Report::default().to_stat(&config.identity.pod, REPORT_PERIOD, Duration::ZERO);
+        Rc::new(Self {
+            app: pool.endpoint(config.user),
+            app_host: host_of(config.user),
+            breaker: (config.container_concurrency > 0).then(|| Breaker::new(config.container_concurrency)),
+            gate: Gate::new(config.readiness.clone()),
+            drainer: Drainer::new(config.drain_quiet),
+            drain: Drain::default(),
+            limits: config.limits,
+            metrics,
+            pod: config.identity.pod.clone(),
+            epoch: Instant::now(),
+            window: RefCell::default(),
+            stat: RefCell::new(fresh.encode_to_vec().into()),
+            active: Cell::new(0),
+            no_active: Notify::new(),
+        })
+    }
+
+    /// The last full window as the autoscaler reads it.
+    pub fn stat(&self) -> Bytes {
+        self.stat.borrow().clone()
+    }
+
+    /// Closes the window and renews the stat.
+    pub fn report(&self) {
+        let now = self.epoch.elapsed();
+        let report = self.window.borrow_mut().report(now);
+        *self.stat.borrow_mut() = report.to_stat(&self.pod, REPORT_PERIOD, now).encode_to_vec().into();
+    }
+
+    /// Requests in flight, upgraded connections not among them.
+    pub fn active(&self) -> usize {
+        self.active.get()
+    }
+
+    /// Resolves when no request is in flight.
+    pub async fn no_active(&self) {
+        loop {
+            let notified = self.no_active.notified();
+            if self.active() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn publish_depth(&self) {
+        if let (Some(metrics), Some(breaker)) = (&self.metrics, &self.breaker) {
+            metrics.queue_depth(breaker.depth());
+        }
+    }
+}
+
+fn host_of(app: SocketAddr) -> HeaderValue {
+    HeaderValue::try_from(app.to_string()).unwrap_or(HeaderValue::from_static("127.0.0.1"))
+}
+
+/// One user request from its arrival to its last byte. Everything it holds is given back when it is dropped.
+#[derive(Debug)]
+pub struct InFlight {
+    sidecar: Rc<Sidecar>,
+    proxied: bool,
+    active: bool,
+    slot: Option<Slot>,
+    measure: Option<Measure>,
+}
+
+#[derive(Debug)]
+struct Measure {
+    arrival: Arrival,
+    since: Instant,
+    running_since: Option<Instant>,
+    status: StatusCode,
+    bytes: u64,
+}
+
+impl InFlight {
+    /// Counts an arrival.
+    pub fn arrive(sidecar: &Rc<Sidecar>, proxied: bool, arrival: Option<Arrival>) -> Self {
+        let now = Instant::now();
+        sidecar.window.borrow_mut().arrive(now.duration_since(sidecar.epoch), proxied);
+        sidecar.active.set(sidecar.active.get() + 1);
+        let measure = arrival.map(|arrival| Measure {
+            arrival,
+            since: now,
+            running_since: None,
+            // What is recorded if the client leaves before there is a status (nginx's word for it).
+            status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            bytes: 0,
+        });
+        Self { sidecar: Rc::clone(sidecar), proxied, active: true, slot: None, measure }
+    }
+
+    /// The app may be asked now.
+    pub fn runs(&mut self, slot: Option<Slot>) {
+        self.slot = slot;
+        if let Some(measure) = &mut self.measure {
+            measure.running_since = Some(Instant::now());
+            self.sidecar.publish_depth();
+        }
+    }
+
+    /// The status that goes to the client.
+    pub fn answers(&mut self, status: StatusCode) {
+        if let Some(measure) = &mut self.measure {
+            measure.status = status;
+        }
+    }
+
+    /// From here on it is a tunnel: it keeps its slot and its counts, but nobody waits for it at the end of a pod.
+    pub fn upgraded(&mut self) {
+        if std::mem::replace(&mut self.active, false) {
+            self.sidecar.active.set(self.sidecar.active.get() - 1);
+            if self.sidecar.active.get() == 0 {
+                self.sidecar.no_active.notify_waiters();
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        drop(self.slot.take());
+        self.sidecar.window.borrow_mut().leave(now.duration_since(self.sidecar.epoch), self.proxied);
+        self.upgraded();
+        if let (Some(measure), Some(metrics)) = (self.measure.take(), &self.sidecar.metrics) {
+            let outcome = Outcome {
+                status: measure.status,
+                bytes: measure.bytes,
+                total: now.duration_since(measure.since),
+                invocation: measure.running_since.map(|since| now.duration_since(since)),
+            };
+            metrics.record(measure.arrival, &outcome);
+            self.sidecar.publish_depth();
+        }
+    }
+}
+
+/// Ends the accounting of a request with its response body. Empty for answers that are not counted.
+#[derive(Debug)]
+pub struct Accounting(pub Option<InFlight>);
+
+impl Observe for Accounting {
+    fn data(&mut self, bytes: usize) {
+        if let Some(measure) = self.0.as_mut().and_then(|in_flight| in_flight.measure.as_mut()) {
+            measure.bytes += bytes as u64;
+        }
+    }
+
+    fn end(mut self, end: End) {
+        if end == End::Broken
+            && let Some(in_flight) = &mut self.0
+        {
+            in_flight.answers(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+    }
+}

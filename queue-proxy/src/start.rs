@@ -1,0 +1,66 @@
+//! From the process environment to a running sidecar, and from its signals to its end.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{Config, QueueProxy};
+
+/// Runs the sidecar as upstream's binary runs: configuration from the environment only. Used by this crate's binary
+/// and by `dormouse queue-proxy`.
+pub fn main_from_env() -> ExitCode {
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    start_logging(&config.log_level);
+    match proxy::runtime::block_on(run(config)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run(config: Config) -> Result<(), crate::Error> {
+    let sidecar = QueueProxy::bind(config).await?;
+    let shutdown = CancellationToken::new();
+    tokio::task::spawn_local(watch_signals(shutdown.clone()));
+    sidecar.run(shutdown).await
+}
+
+/// The first signal starts the end, the second ends at once.
+async fn watch_signals(shutdown: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot watch signals");
+        return;
+    };
+    for first in [true, false] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if first {
+            shutdown.cancel();
+        }
+    }
+    std::process::exit(1);
+}
+
+/// JSON lines on stderr; a level that is none means info.
+fn start_logging(level: &str) {
+    let level = match level {
+        "" => "info",
+        "dpanic" | "panic" | "fatal" => "error",
+        other => other,
+    };
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("queue-proxy: {error}");
+    ExitCode::FAILURE
+}
