@@ -18,9 +18,13 @@ mod tests {
 
     #[test]
     fn s58() {
-        for (ready, total, burst, want) in
-            [(0, 100.0, 200.0, 2), (1, 100.0, 200.0, 3), (100, 100.0, 0.0, 2), (5, 100.0, -1.0, 5), (15, 100.0, 200.0, 17)]
-        {
+        for (ready, total, burst, want) in [
+            (0, 100.0, 200.0, 2),
+            (1, 100.0, 200.0, 3),
+            (100, 100.0, 0.0, 2),
+            (5, 100.0, -1.0, 5),
+            (15, 100.0, 200.0, 17),
+        ] {
             assert_eq!(count(ready, total, burst, 100.0), want, "{ready} pods, burst {burst}");
         }
     }

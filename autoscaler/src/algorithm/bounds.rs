@@ -49,8 +49,12 @@ mod tests {
             (3, 0, 2, false, false, 1, 3),
         ];
         for (min, max, initial, initialized, unreachable, wanted, want) in table {
-            let scaling =
-                RevisionScaling { min_scale: min, max_scale: max, initial_scale: initial, ..RevisionScaling::default() };
+            let scaling = RevisionScaling {
+                min_scale: min,
+                max_scale: max,
+                initial_scale: initial,
+                ..RevisionScaling::default()
+            };
             let got = clamp(wanted, &scaling, unreachable, initialized).0;
             assert_eq!(got, want, "min {min} max {max} initial {initial} wanted {wanted}");
         }

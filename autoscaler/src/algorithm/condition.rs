@@ -99,12 +99,30 @@ pub fn status(
     let min = if seen.unreachable { 0 } else { scaling.min_scale };
     let was_initialized = initialized(before);
     let threshold = if was_initialized { min.max(1) } else { min.max(scaling.initial_scale) };
-    if seen.ready >= threshold && status.service_name.as_deref().is_some_and(|name| !name.is_empty()) && !was_initialized {
+    if seen.ready >= threshold
+        && status.service_name.as_deref().is_some_and(|name| !name.is_empty())
+        && !was_initialized
+    {
         editor.mark_true(SCALE_TARGET_INITIALIZED);
     }
     mark_active(&mut editor, was, seen, threshold);
     status.conditions = conditions;
     status.observed_generation = seen.generation;
+    status
+}
+
+/// The status when an object of that kind and name is in the way.
+pub fn not_owned(
+    before: &PodAutoscalerStatus,
+    generation: Option<i64>,
+    kind: &str,
+    name: &str,
+    now: Moment,
+) -> PodAutoscalerStatus {
+    let mut status = before.clone();
+    let message = format!("There is an existing {kind} \"{name}\" that we do not own.");
+    SET.manage(&mut status.conditions, now.timestamp()).initialize().mark_false(ACTIVE, "NotOwned", &message);
+    status.observed_generation = generation;
     status
 }
 
@@ -143,8 +161,7 @@ mod tests {
         Moment::from_seconds(second)
     }
 
-    const SKS: Sks<'static> =
-        Sks { service_name: Some("rev"), private_service_name: "rev-private", ready: Ok(()) };
+    const SKS: Sks<'static> = Sks { service_name: Some("rev"), private_service_name: "rev-private", ready: Ok(()) };
 
     fn seen(want: i32, ready: i32) -> Observed<'static> {
         Observed { generation: Some(1), want, ready, unreachable: false, sks: Some(SKS) }
@@ -189,8 +206,7 @@ mod tests {
             ("Unknown", false, 0, 0, -1, 0, ("False", "NoTraffic")),
         ];
         for (before, initialized, min, initial, want, ready, active) in table {
-            let scaling =
-                RevisionScaling { min_scale: min, initial_scale: initial, ..RevisionScaling::default() };
+            let scaling = RevisionScaling { min_scale: min, initial_scale: initial, ..RevisionScaling::default() };
             let got = status(&with(before, initialized), &scaling, &seen(want, ready), at(9));
             assert_eq!(active_of(&got), active, "{before} min {min} initial {initial} want {want} ready {ready}");
         }

@@ -210,12 +210,12 @@ pub fn decide(scaling: &RevisionScaling, state: &mut State, inputs: Inputs, now:
         }
         _ => state.hold = None,
     }
-    if inputs.reachable {
-        if let Some(window) = state.delay_window(scaling.scale_down_delay) {
-            let delayed = window.record(now, desired);
-            reasons.add_if(delayed > desired, Reason::ScaleDownDelay);
-            desired = delayed;
-        }
+    if inputs.reachable
+        && let Some(window) = state.delay_window(scaling.scale_down_delay)
+    {
+        let delayed = window.record(now, desired);
+        reasons.add_if(delayed > desired, Reason::ScaleDownDelay);
+        desired = delayed;
     }
     let excess_burst_capacity = excess_burst_capacity(scaling, inputs.ready, inputs.panic);
     Some(Decision { desired, excess_burst_capacity, reasons })
@@ -236,11 +236,7 @@ fn excess_burst_capacity(scaling: &RevisionScaling, ready: i32, load: f64) -> i3
 /// Excess burst capacity before the first decision: what the initial scale would leave.
 pub fn initial_excess_burst_capacity(scaling: &RevisionScaling) -> i32 {
     let burst = scaling.target_burst_capacity;
-    if burst == 0.0 || burst < 0.0 {
-        burst as i32
-    } else {
-        (f64::from(scaling.initial_scale) * scaling.total - burst) as i32
-    }
+    if burst <= 0.0 { burst as i32 } else { (f64::from(scaling.initial_scale) * scaling.total - burst) as i32 }
 }
 
 #[cfg(test)]

@@ -18,11 +18,7 @@ pub fn sample_size(pods: usize) -> usize {
 /// from which only a part is needed is shuffled so that all get their turn.
 ///
 /// `pods` are (start, anything); returns the order and the number of answers wanted. `shuffle` permutes in place.
-pub fn order<T>(
-    pods: Vec<(Moment, T)>,
-    old_since: Moment,
-    mut shuffle: impl FnMut(&mut Vec<T>),
-) -> (Vec<T>, usize) {
+pub fn order<T>(pods: Vec<(Moment, T)>, old_since: Moment, mut shuffle: impl FnMut(&mut Vec<T>)) -> (Vec<T>, usize) {
     let wanted = sample_size(pods.len());
     let (old, young): (Vec<_>, Vec<_>) = pods.into_iter().partition(|(start, _)| *start <= old_since);
     let mut old: Vec<T> = old.into_iter().map(|(_, pod)| pod).collect();
@@ -43,8 +39,24 @@ mod tests {
     #[test]
     fn sample_sizes_match_upstream() {
         let table = [
-            (0, 0), (1, 1), (3, 3), (4, 4), (5, 4), (6, 5), (7, 6), (8, 6), (10, 7), (12, 7), (20, 9), (25, 10),
-            (30, 11), (50, 12), (100, 14), (200, 15), (500, 15), (1000, 16),
+            (0, 0),
+            (1, 1),
+            (3, 3),
+            (4, 4),
+            (5, 4),
+            (6, 5),
+            (7, 6),
+            (8, 6),
+            (10, 7),
+            (12, 7),
+            (20, 9),
+            (25, 10),
+            (30, 11),
+            (50, 12),
+            (100, 14),
+            (200, 15),
+            (500, 15),
+            (1000, 16),
         ];
         for (pods, want) in table {
             assert_eq!(sample_size(pods), want, "{pods} pods");

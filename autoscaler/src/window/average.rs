@@ -124,15 +124,15 @@ impl Window {
         if next.len() == old {
             return;
         }
-        if let Some(last) = self.last {
-            if now.seconds() - last <= old {
-                for back in 0..old.min(next.len()) {
-                    let to = next.index(last - back);
-                    next.buckets[to] = self.buckets[self.index(last - back)];
-                }
-                next.first = Some(last - (old - 1));
-                next.last = Some(last);
+        if let Some(last) = self.last
+            && now.seconds() - last <= old
+        {
+            for back in 0..old.min(next.len()) {
+                let to = next.index(last - back);
+                next.buckets[to] = self.buckets[self.index(last - back)];
             }
+            next.first = Some(last - (old - 1));
+            next.last = Some(last);
         }
         *self = next;
     }

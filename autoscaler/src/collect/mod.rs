@@ -1,0 +1,11 @@
+//! Where load comes from: frames of activators over a websocket ([`server`]), and queue-proxies, asked once a second
+//! ([`scrape`]). Both end as [`Load`], four windows per revision; [`Pods`] says whom to ask.
+
+pub mod http;
+mod load;
+mod pods;
+pub mod scrape;
+pub mod server;
+
+pub use load::{Load, is_plausible};
+pub use pods::{Counts, PodPhase, PodView, Pods};

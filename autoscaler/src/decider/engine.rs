@@ -1,0 +1,633 @@
+//! The state machine over all revisions.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use api::{
+    autoscaling::{PROTOCOL_H2C, PodAutoscaler, UNREACHABLE},
+    labels::{
+        autoscaling::{CLASS, KPA_CLASS},
+        serving,
+    },
+    stat::Stat,
+};
+
+use super::{
+    event::{Change, Effect, Event, Kind, ProbeTarget, Settings, Write, Written},
+    revision::Revision,
+    schedule::Schedule,
+};
+use crate::{
+    algorithm::{RevisionScaling, sampling},
+    apply::plan::{self, Plan, View, plan},
+    collect::{Counts, Load, Pods, is_plausible},
+    key::Key,
+    ledger::Account,
+    metrics::Metrics,
+    moment::Moment,
+    ownership::Ownership,
+};
+
+/// Rhythm of decisions while load is remembered.
+const TICK: Duration = Duration::from_secs(2);
+/// Rhythm of scraping.
+const SCRAPE: Duration = Duration::from_secs(1);
+/// Least time between two decisions that a burst asks for.
+const BURST_GAP: Duration = Duration::from_millis(20);
+/// First and longest pause after a failed write.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// All revisions.
+pub struct Engine {
+    ownership: Ownership,
+    settings: Arc<Settings>,
+    metrics: Metrics,
+    revisions: HashMap<Key, Revision>,
+    pods: Pods,
+    /// Replicas and resource version of each Deployment.
+    targets: HashMap<Key, (i32, u64)>,
+    schedule: Schedule,
+    /// Kinds that are not listed yet.
+    unsynced: Vec<Kind>,
+    /// Objects that came before their PodAutoscaler.
+    orphan_sks: HashMap<Key, Arc<api::networking::ServerlessService>>,
+    orphan_metrics: HashMap<Key, Arc<api::autoscaling::Metric>>,
+}
+
+impl Engine {
+    /// Knows nothing yet and decides nothing before every [`Kind`] was [`Event::Synced`].
+    pub fn new(ownership: Ownership, metrics: Metrics) -> Self {
+        Self {
+            ownership,
+            settings: Arc::default(),
+            metrics,
+            revisions: HashMap::new(),
+            pods: Pods::default(),
+            targets: HashMap::new(),
+            schedule: Schedule::default(),
+            unsynced: vec![
+                Kind::PodAutoscaler,
+                Kind::ServerlessService,
+                Kind::Metric,
+                Kind::Pod,
+                Kind::Target,
+                Kind::Settings,
+            ],
+            orphan_sks: HashMap::new(),
+            orphan_metrics: HashMap::new(),
+        }
+    }
+
+    /// When [`Engine::run_due`] wants to be called next.
+    pub fn next_due(&self) -> Option<Moment> {
+        self.schedule.next()
+    }
+
+    /// Does what time alone makes due, for at most `limit` revisions so that events are not kept waiting.
+    pub fn run_due(&mut self, now: Moment, limit: usize, out: &mut Vec<Effect>) {
+        for _ in 0..limit {
+            let Some((due, key)) = self.schedule.pop(now) else { return };
+            let Some(revision) = self.revisions.get_mut(&key) else { continue };
+            if revision.due != Some(due) {
+                continue;
+            }
+            revision.due = None;
+            if revision.scrape_at.is_some_and(|at| at <= now) {
+                self.scrape(&key, now, out);
+            }
+            self.tick_and_look(&key, now, out);
+            self.reschedule(&key);
+        }
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, event: Event, now: Moment, out: &mut Vec<Effect>) {
+        match event {
+            Event::Frame(frame) => {
+                for message in frame.messages {
+                    let Some(stat) = message.stat else { continue };
+                    let key = Key::new(&message.namespace, &message.name);
+                    self.report(&key, &stat, now, out);
+                }
+            }
+            Event::Scraped(key, stat) => self.scraped(&key, stat.as_ref(), now),
+            Event::PodAutoscaler(Change::Applied(pa)) => self.pod_autoscaler(*pa, now, out),
+            Event::PodAutoscaler(Change::Deleted(key)) => {
+                self.revisions.remove(&key);
+                self.metrics.revisions.set(self.revisions.len() as f64);
+            }
+            Event::Sks(Change::Applied(sks)) => {
+                let key = Key::of(&*sks);
+                self.set_sks(&key, Some(Arc::new(*sks)), now, out);
+            }
+            Event::Sks(Change::Deleted(key)) => self.set_sks(&key, None, now, out),
+            Event::Metric(Change::Applied(metric)) => {
+                let key = Key::of(&*metric);
+                self.set_metric(&key, Some(Arc::new(*metric)), now, out);
+            }
+            Event::Metric(Change::Deleted(key)) => self.set_metric(&key, None, now, out),
+            Event::Pod(change) => {
+                let revision = match change {
+                    Change::Applied(view) => self.pods.apply(view),
+                    Change::Deleted(pod) => self.pods.remove(&pod),
+                };
+                if let Some(key) = revision {
+                    self.pods_changed(&key, now, out);
+                }
+            }
+            Event::Target(Change::Applied((key, replicas, version))) => self.target(key, replicas, version, now, out),
+            Event::Target(Change::Deleted(key)) => {
+                self.targets.remove(&key);
+            }
+            Event::Synced(kind) => {
+                let before = self.unsynced.len();
+                self.unsynced.retain(|k| *k != kind);
+                if before > 0 && self.unsynced.is_empty() {
+                    self.all(now, out);
+                }
+            }
+            Event::Settings(settings) => {
+                self.settings = settings;
+                for revision in self.revisions.values_mut() {
+                    let scaling = resolve(&revision.pa, &self.settings);
+                    set_scaling(revision, scaling, now);
+                }
+                self.all(now, out);
+            }
+            Event::Wrote(key, written) => self.wrote(&key, written, now, out),
+            Event::Probed(key, in_path) => {
+                if let Some(revision) = self.revisions.get_mut(&key) {
+                    revision.in_flight.probe = false;
+                    revision.probe = Some((now, in_path));
+                    if in_path {
+                        self.look(&key, now, out);
+                    } else {
+                        revision.look_at = Some(now.plus(Duration::from_secs(1)));
+                    }
+                    self.reschedule(&key);
+                }
+            }
+            Event::Explain(key, reply) => {
+                // Whoever asked may have gone; that is theirs to know.
+                drop(reply.send(self.explain(&key)));
+            }
+        }
+    }
+
+    /// What was decided about a revision.
+    pub fn explain(&self, key: &Key) -> Option<Account> {
+        let revision = self.revisions.get(key)?;
+        Some(Account {
+            revision: key.to_string(),
+            target: revision.scaling.target,
+            total: revision.scaling.total,
+            desired: revision.desired,
+            ready: self.pods.counts(key).ready,
+            panicking: revision.state.in_panic(),
+            decisions: revision.ledger.entries(),
+        })
+    }
+
+    fn all(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        let keys: Vec<Key> = self.revisions.keys().cloned().collect();
+        for key in keys {
+            self.pods_changed(&key, now, out);
+        }
+    }
+
+    fn pod_autoscaler(&mut self, mut pa: PodAutoscaler, now: Moment, out: &mut Vec<Effect>) {
+        let key = Key::of(&pa);
+        let class = pa.metadata.annotations.as_ref().and_then(|a| CLASS.value(a));
+        if class != Some(KPA_CLASS) || pa.metadata.deletion_timestamp.is_some() || !self.ownership.owns(key.as_str()) {
+            self.revisions.remove(&key);
+            return;
+        }
+        pa.metadata.managed_fields = None;
+        let pa = Arc::new(pa);
+        let scaling = resolve(&pa, &self.settings);
+        match self.revisions.get_mut(&key) {
+            Some(revision) if revision.pa.metadata.uid == pa.metadata.uid => {
+                // A watch event may be older than the answer to our own write.
+                if version(&pa.metadata) < version(&revision.pa.metadata) {
+                    return;
+                }
+                revision.pa = pa;
+                set_scaling(revision, scaling, now);
+            }
+            _ => {
+                self.revisions.remove(&key);
+                let label = |name: &str| pa.metadata.labels.as_ref().and_then(|l| l.get(name)).cloned();
+                let metrics = self.metrics.revision([
+                    key.namespace().to_owned(),
+                    label(serving::SERVICE).unwrap_or_default(),
+                    label(serving::CONFIGURATION).unwrap_or_default(),
+                    key.name().to_owned(),
+                ]);
+                let ready = self.pods.counts(&key).ready;
+                let mut revision = Revision::new(pa, Arc::new(scaling), ready, metrics, now);
+                revision.sks = self.orphan_sks.remove(&key);
+                revision.metric = self.orphan_metrics.remove(&key);
+                self.revisions.insert(key.clone(), revision);
+                self.metrics.revisions.set(self.revisions.len() as f64);
+            }
+        }
+        self.pods_changed(&key, now, out);
+    }
+
+    fn set_sks(
+        &mut self,
+        key: &Key,
+        sks: Option<Arc<api::networking::ServerlessService>>,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(revision) = self.revisions.get_mut(key) else {
+            match sks {
+                Some(sks) => self.orphan_sks.insert(key.clone(), sks),
+                None => self.orphan_sks.remove(key),
+            };
+            return;
+        };
+        if let (Some(old), Some(new)) = (&revision.sks, &sks)
+            && old.metadata.uid == new.metadata.uid
+            && version(&new.metadata) < version(&old.metadata)
+        {
+            return;
+        }
+        revision.sks = sks;
+        self.look_now(key, now, out);
+    }
+
+    fn set_metric(
+        &mut self,
+        key: &Key,
+        metric: Option<Arc<api::autoscaling::Metric>>,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(revision) = self.revisions.get_mut(key) else {
+            match metric {
+                Some(metric) => self.orphan_metrics.insert(key.clone(), metric),
+                None => self.orphan_metrics.remove(key),
+            };
+            return;
+        };
+        if let (Some(old), Some(new)) = (&revision.metric, &metric)
+            && old.metadata.uid == new.metadata.uid
+            && version(&new.metadata) < version(&old.metadata)
+        {
+            return;
+        }
+        revision.metric = metric;
+        self.look_now(key, now, out);
+    }
+
+    fn target(&mut self, key: Key, replicas: i32, version: u64, now: Moment, out: &mut Vec<Effect>) {
+        if self.targets.get(&key).is_some_and(|(_, known)| version < *known) {
+            return;
+        }
+        // The revision's name is part of the Deployment's, but only the reference in the spec counts.
+        let owner =
+            self.revisions.iter().find(|(k, r)| target_key(k, &r.pa).as_ref() == Some(&key)).map(|(k, _)| k.clone());
+        self.targets.insert(key, (replicas, version));
+        if let Some(owner) = owner {
+            self.look_now(&owner, now, out);
+        }
+    }
+
+    /// Pods came or went: start or stop scraping, look again.
+    fn pods_changed(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+        let counts = self.pods.counts(key);
+        if let Some(revision) = self.revisions.get_mut(key) {
+            let scrapes = counts.ready > 0 && !revision.scaling.activator_always_in_path();
+            if !scrapes {
+                revision.scrape_at = None;
+            } else if revision.scrape_at.is_none() {
+                // A report lets the averages start as soon as a pod can take load.
+                revision.scrape_at = Some(now.plus(phase(key)));
+            }
+            if revision.tick_at.is_none() && revision.needs_tick(now) {
+                revision.tick_at = Some(now.plus(TICK));
+            }
+            set_pod_metrics(revision, counts);
+            self.look_now(key, now, out);
+        }
+    }
+
+    fn look_now(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+        self.look(key, now, out);
+        self.reschedule(key);
+    }
+
+    /// A report of an activator. Wakes a revision at zero at once; a burst beyond what is wanted is decided at once.
+    fn report(&mut self, key: &Key, stat: &Stat, now: Moment, out: &mut Vec<Effect>) {
+        let Some(revision) = self.revisions.get_mut(key) else {
+            self.metrics.unknown_stats.inc();
+            return;
+        };
+        let at = if stat.timestamp > 0 { Moment::from_seconds(stat.timestamp) } else { now };
+        if !record(revision, key, stat, at, now, &self.metrics) {
+            return;
+        }
+        let load = stat.average_concurrent_requests;
+        let asleep = revision.desired <= 0 && load != 0.0;
+        let burst = load > f64::from(revision.desired.max(1)) * revision.scaling.target;
+        if asleep {
+            revision.tick_at = Some(now);
+        } else if burst {
+            let earliest = revision.decided_at.map_or(now, |at| at.plus(BURST_GAP));
+            revision.tick_at = Some(revision.tick_at.map_or(earliest, |tick| tick.min(earliest)));
+        } else if revision.tick_at.is_none() {
+            revision.tick_at = Some(now.plus(TICK));
+        }
+        self.tick_and_look(key, now, out);
+        self.reschedule(key);
+    }
+
+    fn scraped(&mut self, key: &Key, stat: Option<&Stat>, now: Moment) {
+        let Some(revision) = self.revisions.get_mut(key) else { return };
+        revision.in_flight.scrape = false;
+        let Some(stat) = stat else { return };
+        if record(revision, key, stat, now, now, &self.metrics) && revision.tick_at.is_none() {
+            revision.tick_at = Some(now.plus(TICK));
+            self.reschedule(key);
+        }
+    }
+
+    /// Starts a round of scraping, unless the last is still under way.
+    fn scrape(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+        let Some(revision) = self.revisions.get_mut(key) else { return };
+        let planned = revision.scrape_at.unwrap_or(now);
+        // Late or not, the rhythm stays; rounds that were missed altogether are left out.
+        let next = planned.plus(SCRAPE);
+        revision.scrape_at = Some(if next > now { next } else { now.plus(SCRAPE) });
+        if revision.in_flight.scrape {
+            return;
+        }
+        let window = revision.scaling.stable_window;
+        let old_since = Moment::from_seconds(now.seconds() - window.as_secs() as i64);
+        let (order, wanted) = sampling::order(self.pods.ready(key), old_since, |pods| fastrand::shuffle(pods));
+        if wanted == 0 {
+            return;
+        }
+        revision.in_flight.scrape = true;
+        out.push(Effect::Scrape { key: key.clone(), order, wanted });
+    }
+
+    /// Decides if it is time to, and looks if the decision changed or it is time to.
+    fn tick_and_look(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+        let Some(revision) = self.revisions.get_mut(key) else { return };
+        let ticks = revision.tick_at.is_some_and(|at| at <= now);
+        let looks = revision.look_at.is_some_and(|at| at <= now);
+        let changed = ticks && self.tick(key, now, out);
+        if changed || looks {
+            self.look(key, now, out);
+        }
+    }
+
+    /// Decides; tells whether the answer is another than before.
+    fn tick(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) -> bool {
+        if !self.unsynced.is_empty() {
+            // Pods that are not listed yet would look like none.
+            if let Some(revision) = self.revisions.get_mut(key) {
+                revision.tick_at = Some(now.plus(Duration::from_millis(10)));
+            }
+            return false;
+        }
+        let ready = self.pods.counts(key).ready;
+        let Some(revision) = self.revisions.get_mut(key) else { return false };
+        let reachable = revision.pa.spec.reachability.as_deref() != Some(UNREACHABLE);
+        let decided = revision.decide(ready, reachable, now);
+        if revision.load.as_ref().is_some_and(|load| load.is_empty(now)) {
+            revision.load = None;
+        }
+        revision.tick_at = None;
+        let Some((inputs, decision)) = decided else { return false };
+        let before = (revision.desired, revision.excess_burst_capacity < 0);
+        revision.desired = decision.desired;
+        revision.excess_burst_capacity = decision.excess_burst_capacity;
+        revision.ledger.record(now, inputs, decision);
+        let metrics = &revision.metrics;
+        metrics.desired.set(f64::from(decision.desired));
+        metrics.excess.set(f64::from(decision.excess_burst_capacity));
+        metrics.panic_mode.set(f64::from(u8::from(revision.state.in_panic())));
+        metrics.stable.set(inputs.stable);
+        metrics.panic.set(inputs.panic);
+        metrics.target.set(revision.scaling.target);
+        if revision.needs_tick(now) {
+            revision.tick_at = Some(now.plus(TICK));
+        }
+        let changed = before != (decision.desired, decision.excess_burst_capacity < 0);
+        if changed && before.0 != decision.desired {
+            if before.0 <= 0 && decision.desired > 0 && ready == 0 {
+                out.push(Effect::Decided(key.clone()));
+            }
+            tracing::info!(
+                revision = %key, from = before.0, to = decision.desired, stable = inputs.stable, panic = inputs.panic,
+                ready, ebc = decision.excess_burst_capacity,
+                reasons = ?decision.reasons.iter().collect::<Vec<_>>(), "decided"
+            );
+        }
+        changed
+    }
+
+    /// Compares what is wanted with what exists and sends the difference off.
+    fn look(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+        if !self.unsynced.is_empty() {
+            return;
+        }
+        let counts = self.pods.counts(key);
+        let Some(revision) = self.revisions.get_mut(key) else { return };
+        if let Some(until) = revision.pause_until {
+            if now < until {
+                revision.look_at = Some(until);
+                return;
+            }
+            revision.pause_until = None;
+        }
+        let target = target_key(key, &revision.pa);
+        let plan = plan(
+            &View {
+                pa: &revision.pa,
+                sks: revision.sks.as_deref(),
+                metric: revision.metric.as_deref(),
+                scaling: &revision.scaling,
+                desired: revision.desired,
+                excess_burst_capacity: revision.excess_burst_capacity,
+                ready: counts.ready,
+                replicas: target.as_ref().and_then(|target| self.targets.get(target)).map(|(replicas, _)| *replicas),
+                activator_in_path: revision.fresh_probe(now),
+            },
+            now,
+        );
+        revision.look_at = plan.again_in.map(|again| now.plus(again));
+        if plan.want >= 0 {
+            revision.metrics.requested.set(f64::from(plan.want));
+        }
+        send(revision, key, target, counts, plan, out);
+    }
+
+    fn wrote(&mut self, key: &Key, written: Written, now: Moment, out: &mut Vec<Effect>) {
+        let Some(revision) = self.revisions.get_mut(key) else { return };
+        let result = match written {
+            Written::Scale(result) => {
+                revision.in_flight.scale = false;
+                result.map(|(replicas, version)| {
+                    if let Some(target) = target_key(key, &revision.pa) {
+                        let known = self.targets.entry(target).or_insert((replicas, version));
+                        if version >= known.1 {
+                            *known = (replicas, version);
+                        }
+                    }
+                })
+            }
+            Written::Sks(result) => {
+                revision.in_flight.sks = false;
+                result.map(|sks| newer(&mut revision.sks, *sks, |s| version(&s.metadata)))
+            }
+            Written::Metric(result) => {
+                revision.in_flight.metric = false;
+                result.map(|metric| newer(&mut revision.metric, *metric, |m| version(&m.metadata)))
+            }
+            Written::Status(result) => {
+                revision.in_flight.status = false;
+                result.map(|mut pa| {
+                    if version(&pa.metadata) >= version(&revision.pa.metadata) {
+                        pa.metadata.managed_fields = None;
+                        revision.pa = Arc::new(*pa);
+                    }
+                })
+            }
+        };
+        self.metrics.writes.inc();
+        match result {
+            Ok(()) => revision.failures = 0,
+            Err(error) => {
+                self.metrics.write_errors.inc();
+                revision.failures += 1;
+                let pause = PAUSE.0.saturating_mul(1 << revision.failures.min(12)).min(PAUSE.1);
+                revision.pause_until = Some(now.plus(pause));
+                tracing::warn!(revision = %key, error, retry_in = ?pause, "write failed");
+            }
+        }
+        self.look_now(key, now, out);
+    }
+
+    /// Puts the earliest of a revision's wishes into the schedule.
+    fn reschedule(&mut self, key: &Key) {
+        let Some(revision) = self.revisions.get_mut(key) else { return };
+        let next = [revision.tick_at, revision.scrape_at, revision.look_at].into_iter().flatten().min();
+        if let Some(next) = next {
+            self.schedule.at(key, &mut revision.due, next);
+        }
+    }
+}
+
+/// Turns a plan into effects. The scale goes first: somebody may wait for it.
+fn send(revision: &mut Revision, key: &Key, target: Option<Key>, counts: Counts, plan: Plan, out: &mut Vec<Effect>) {
+    let in_flight = &mut revision.in_flight;
+    let mut write = |write, wakes| out.push(Effect::Write { key: key.clone(), write, wakes });
+    if let (Some(replicas), Some(target), false) = (plan.scale, target, in_flight.scale) {
+        in_flight.scale = true;
+        tracing::info!(revision = %key, replicas, clamp = ?plan.clamp, zero = ?plan.zero, "scaling");
+        write(Write::Scale { target: target.name().to_owned(), replicas }, replicas > 0 && counts.ready == 0);
+    }
+    if let (Some(change), false) = (plan.sks, in_flight.sks) {
+        in_flight.sks = true;
+        write(
+            match change {
+                plan::Change::Create(sks) => Write::CreateSks(sks),
+                plan::Change::Spec(spec) => Write::PatchSks(spec),
+            },
+            false,
+        );
+    }
+    if let (Some(change), false) = (plan.metric, in_flight.metric) {
+        in_flight.metric = true;
+        write(
+            match change {
+                plan::Change::Create(metric) => Write::CreateMetric(metric),
+                plan::Change::Spec(spec) => Write::PatchMetric(spec),
+            },
+            false,
+        );
+    }
+    if let (Some(status), false) = (plan.status, in_flight.status) {
+        in_flight.status = true;
+        write(Write::Status(status), false);
+    }
+    if plan.probe && !in_flight.probe {
+        let service = revision.pa.status.as_ref().and_then(|s| s.service_name.clone()).unwrap_or_default();
+        if !service.is_empty() {
+            in_flight.probe = true;
+            let target = ProbeTarget { service, h2c: revision.pa.spec.protocol_type == PROTOCOL_H2C };
+            out.push(Effect::Probe { key: key.clone(), target });
+        }
+    }
+}
+
+/// Adds a report to a revision's load; refuses implausible ones and says so once.
+fn record(revision: &mut Revision, key: &Key, stat: &Stat, at: Moment, now: Moment, metrics: &Metrics) -> bool {
+    if !is_plausible(stat) {
+        metrics.bad_stats.inc();
+        if !revision.warned_of_bad_stats {
+            revision.warned_of_bad_stats = true;
+            tracing::warn!(revision = %key, ?stat, "implausible report refused; further ones are only counted");
+        }
+        return false;
+    }
+    // A reporter's clock may run ahead; its future must not push the past out of the windows.
+    let at = at.min(now);
+    revision.load.get_or_insert_with(|| Box::new(Load::new(&revision.scaling))).record(at, stat);
+    true
+}
+
+fn resolve(pa: &PodAutoscaler, settings: &Settings) -> RevisionScaling {
+    let none = std::collections::BTreeMap::new();
+    let annotations = pa.metadata.annotations.as_ref().unwrap_or(&none);
+    let concurrency = pa.spec.container_concurrency.unwrap_or(0);
+    RevisionScaling::resolve(annotations, concurrency, &settings.autoscaler, &settings.deployment)
+}
+
+fn set_scaling(revision: &mut Revision, scaling: RevisionScaling, now: Moment) {
+    if *revision.scaling == scaling {
+        return;
+    }
+    // The weighting is chosen with the windows; new ones start empty.
+    if revision.scaling.weighting == scaling.weighting {
+        if let Some(load) = &mut revision.load {
+            load.resize(&scaling, now);
+        }
+    } else {
+        revision.load = None;
+    }
+    revision.scaling = Arc::new(scaling);
+}
+
+fn set_pod_metrics(revision: &Revision, counts: Counts) {
+    revision.metrics.ready.set(f64::from(counts.ready));
+    revision.metrics.not_ready.set(f64::from(counts.not_ready));
+    revision.metrics.pending.set(f64::from(counts.pending));
+    revision.metrics.terminating.set(f64::from(counts.terminating));
+}
+
+fn target_key(key: &Key, pa: &PodAutoscaler) -> Option<Key> {
+    pa.spec.scale_target_ref.name.as_deref().map(|name| Key::new(key.namespace(), name))
+}
+
+/// The resource version as a number. Opaque by contract, but a counter in every API server there is; where it is not,
+/// all versions are equal and the newest event wins.
+fn version(metadata: &kube::api::ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+fn newer<T>(slot: &mut Option<Arc<T>>, object: T, version: impl Fn(&T) -> u64) {
+    if slot.as_deref().is_none_or(|known| version(&object) >= version(known)) {
+        *slot = Some(Arc::new(object));
+    }
+}
+
+/// Spreads revisions over the second, so that scrapes do not come in bursts.
+fn phase(key: &Key) -> Duration {
+    let hash = key.as_str().bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+    Duration::from_millis(hash % 100)
+}

@@ -1,0 +1,158 @@
+//! What goes into the engine and what comes out of it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use api::{
+    autoscaling::{Metric, MetricSpec, PodAutoscaler, PodAutoscalerStatus},
+    networking::{ServerlessService, ServerlessServiceSpec},
+    settings,
+    stat::{Stat, WireStatMessages},
+};
+use tokio::sync::oneshot;
+
+use crate::{collect::PodView, key::Key, ledger::Account};
+
+/// A watched object came, changed or went.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// It is now so.
+    Applied(T),
+    /// It is gone.
+    Deleted(Key),
+}
+
+/// Kinds that must be listed once before anything is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// PodAutoscalers.
+    PodAutoscaler,
+    /// ServerlessServices.
+    ServerlessService,
+    /// Metrics.
+    Metric,
+    /// Pods.
+    Pod,
+    /// Scale targets.
+    Target,
+    /// ConfigMaps.
+    Settings,
+}
+
+impl Kind {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+}
+
+/// The ConfigMaps that matter here.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    /// `config-autoscaler`.
+    pub autoscaler: settings::Autoscaler,
+    /// `config-deployment`.
+    pub deployment: settings::Deployment,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A frame from an activator.
+    Frame(WireStatMessages),
+    /// A round of scraping ended; `None` where there was nothing to record.
+    Scraped(Key, Option<Stat>),
+    /// A PodAutoscaler.
+    PodAutoscaler(Change<Box<PodAutoscaler>>),
+    /// A ServerlessService.
+    Sks(Change<Box<ServerlessService>>),
+    /// A Metric.
+    Metric(Change<Box<Metric>>),
+    /// A pod.
+    Pod(Change<PodView>),
+    /// A Deployment: its key, its replicas and its resource version.
+    Target(Change<(Key, i32, u64)>),
+    /// Every object of a kind was listed once.
+    Synced(Kind),
+    /// Settings changed.
+    Settings(Arc<Settings>),
+    /// A write ended.
+    Wrote(Key, Written),
+    /// A probe for an activator in the path ended.
+    Probed(Key, bool),
+    /// Somebody asks what was decided and why.
+    Explain(Key, oneshot::Sender<Option<Account>>),
+}
+
+/// How a write ended.
+#[derive(Debug)]
+pub enum Written {
+    /// The scale target has so many replicas as of that resource version.
+    Scale(Result<(i32, u64), String>),
+    /// The ServerlessService, as the API server returned it.
+    Sks(Result<Box<ServerlessService>, String>),
+    /// The Metric.
+    Metric(Result<Box<Metric>, String>),
+    /// The PodAutoscaler, with its status.
+    Status(Result<Box<PodAutoscaler>, String>),
+}
+
+/// An object to create or change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Replicas of a Deployment.
+    Scale {
+        /// Name of the Deployment.
+        target: String,
+        /// Wanted replicas.
+        replicas: i32,
+    },
+    /// Create the ServerlessService.
+    CreateSks(Box<ServerlessService>),
+    /// Change the ServerlessService's spec.
+    PatchSks(Box<ServerlessServiceSpec>),
+    /// Create the Metric.
+    CreateMetric(Box<Metric>),
+    /// Change the Metric's spec.
+    PatchMetric(Box<MetricSpec>),
+    /// Change the PodAutoscaler's status.
+    Status(Box<PodAutoscalerStatus>),
+}
+
+/// Where to probe for an activator in the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeTarget {
+    /// Public Service.
+    pub service: String,
+    /// Whether the revision speaks h2c.
+    pub h2c: bool,
+}
+
+/// Something to do.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// A sleeping revision is to wake: for the timeline.
+    Decided(Key),
+    /// Write to the API server; answered with [`Event::Wrote`]. `wakes`: a request waits for this one.
+    Write {
+        /// Revision.
+        key: Key,
+        /// What.
+        write: Write,
+        /// Whether a revision at zero waits for it.
+        wakes: bool,
+    },
+    /// Ask `wanted` of these pods for their load, in this order; answered with [`Event::Scraped`].
+    Scrape {
+        /// Revision.
+        key: Key,
+        /// Pods' addresses in the order to ask.
+        order: Vec<IpAddr>,
+        /// How many answers are wanted.
+        wanted: usize,
+    },
+    /// Look for an activator in the path; answered with [`Event::Probed`].
+    Probe {
+        /// Revision.
+        key: Key,
+        /// Where.
+        target: ProbeTarget,
+    },
+}

@@ -1,0 +1,183 @@
+//! The loop around the engine: events in, effects out, and nothing else.
+
+use std::net::SocketAddr;
+
+use api::timeline::{Observer, Phase};
+use prometheus::Registry;
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    apply::{
+        probe::{Prober, Resolve},
+        watch,
+        write::Writer,
+    },
+    clock::Clock,
+    collect::{
+        scrape::Scraper,
+        server::{self, Server},
+    },
+    config::Config,
+    decider::{Effect, Engine, Event, Write, Written},
+    metrics::Metrics,
+    ownership::Ownership,
+};
+
+/// Why an autoscaler does not start or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stat port is not to be had.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// A metric of that name exists already.
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Events that may wait. Senders wait beyond that; nothing is dropped.
+const QUEUE: usize = 1024;
+/// Revisions looked at for time's sake between two looks at the queue.
+const BATCH: usize = 64;
+
+/// An autoscaler with its socket bound.
+pub struct Autoscaler {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+    metrics: Metrics,
+}
+
+impl Autoscaler {
+    /// Binds the stat port and registers the metrics.
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        let failed = |error| Error::Listen(config.listen, error);
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let metrics = Metrics::register(&config.registry)?;
+        Ok(Self { listener, address, config, metrics })
+    }
+
+    /// Where activators report: `ws://ADDRESS/`.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs until cancelled; then closes the reporters' connections and ends.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { listener, address, config, metrics } = self;
+        tracing::info!(%address, pod = config.pod_name, "autoscaler listening");
+        let (events, queue) = mpsc::channel(QUEUE);
+        let ownership = Ownership::All;
+        let mut tasks = JoinSet::new();
+        watch::spawn(&config.client, &config.system_namespace, &events, &mut tasks);
+        let server = Server {
+            events: events.clone(),
+            ownership: ownership.clone(),
+            registry: Registry::clone(&config.registry),
+            metrics: metrics.clone(),
+        };
+        let serving = tokio::spawn(server::serve(server, listener, shutdown.clone()));
+        let resolve =
+            if config.resolve_by_endpoints { Resolve::Endpoints } else { Resolve::Dns(config.cluster_domain) };
+        let hands = Hands {
+            writer: Writer::new(config.client.clone()),
+            prober: Prober::new(config.client, resolve),
+            scraper: Scraper::new(config.scrape_port),
+            observer: config.observer,
+            metrics: metrics.clone(),
+            events,
+        };
+        decide(Engine::new(ownership, metrics), queue, hands, &shutdown).await;
+        tasks.shutdown().await;
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "stat server ended badly");
+        }
+        Ok(())
+    }
+}
+
+async fn decide(mut engine: Engine, mut queue: mpsc::Receiver<Event>, hands: Hands, shutdown: &CancellationToken) {
+    let clock = Clock::start();
+    let mut effects = Vec::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let due = engine.next_due().map(|due| clock.instant(due));
+        let far = Instant::now() + std::time::Duration::from_secs(3600);
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            event = queue.recv() => match event {
+                Some(event) => engine.handle(event, clock.now(), &mut effects),
+                None => break,
+            },
+            () = sleep_until(due.unwrap_or(far)) => engine.run_due(clock.now(), BATCH, &mut effects),
+            Some(_) = tasks.join_next() => {}
+        }
+        for effect in effects.drain(..) {
+            hands.perform(effect, &mut tasks);
+        }
+    }
+    // Writes under way are finished by nobody; the next process sees what is missing.
+    tasks.shutdown().await;
+}
+
+/// Performs effects, each in a task of its own, and reports back as events.
+struct Hands {
+    writer: Writer,
+    prober: Prober,
+    scraper: Scraper,
+    observer: Observer,
+    metrics: Metrics,
+    events: mpsc::Sender<Event>,
+}
+
+impl Hands {
+    fn perform(&self, effect: Effect, tasks: &mut JoinSet<()>) {
+        let events = self.events.clone();
+        match effect {
+            Effect::Decided(key) => self.observer.mark(key.namespace(), key.name(), Phase::Decided),
+            Effect::Write { key, write, wakes } => {
+                let (writer, observer, metrics) = (self.writer.clone(), self.observer.clone(), self.metrics.clone());
+                let start = Instant::now();
+                tasks.spawn(async move {
+                    let is_scale = matches!(write, Write::Scale { .. });
+                    let written = writer.write(&key, write).await;
+                    if wakes && is_scale && matches!(written, Written::Scale(Ok(_))) {
+                        observer.mark(key.namespace(), key.name(), Phase::ScaleWritten);
+                        metrics.wake_seconds.observe(start.elapsed().as_secs_f64());
+                    }
+                    // The engine is gone only at the end.
+                    drop(events.send(Event::Wrote(key, written)).await);
+                });
+            }
+            Effect::Scrape { key, order, wanted } => {
+                let (scraper, metrics) = (self.scraper.clone(), self.metrics.clone());
+                tasks.spawn(async move {
+                    let start = Instant::now();
+                    let stat = match scraper.scrape(&order, wanted).await {
+                        Ok(stat) => stat,
+                        Err(error) => {
+                            tracing::debug!(revision = %key, %error, "scrape failed");
+                            None
+                        }
+                    };
+                    metrics.scrape_seconds.observe(start.elapsed().as_secs_f64());
+                    drop(events.send(Event::Scraped(key, stat)).await);
+                });
+            }
+            Effect::Probe { key, target } => {
+                let prober = self.prober.clone();
+                tasks.spawn(async move {
+                    let in_path = prober.until_activator(&key, &target).await;
+                    drop(events.send(Event::Probed(key, in_path)).await);
+                });
+            }
+        }
+    }
+}
