@@ -13,12 +13,15 @@
 //! - [`hello`], [`demo`]: the built-in service and its deployment.
 pub mod board;
 pub mod cli;
+pub mod cluster;
 pub mod console;
 pub mod demo;
 pub mod hello;
+pub mod keeper;
 pub mod kubeconfig;
 pub mod logs;
 pub mod manifests;
+pub mod node;
 pub mod observe;
 pub mod screen;
 pub mod system;
