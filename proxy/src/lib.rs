@@ -11,7 +11,7 @@
 //! 6. [`body`]: one streaming body type; accounting ends with its last frame or its drop.
 //! 7. [`drain`]: stop accepting, let everything in flight end, know when it has.
 //!
-//! [`headers`] holds the pure header rules, [`errors`] every answer a hop makes itself.
+//! [`headers`] holds the pure header rules, [`errors`] every answer a hop makes itself; [`shutdown`] is the signals.
 //!
 //! It is built for one `current_thread` runtime per core ([`runtime`]): pools and services are not `Send`, there is no
 //! lock on the request path. It knows nothing of revisions, probes or concurrency limits.
@@ -26,6 +26,7 @@ pub mod forward;
 pub mod headers;
 pub mod pool;
 pub mod runtime;
+pub mod shutdown;
 pub mod upgrade;
 
 pub use accept::{Peer, ServerConfig, serve};
