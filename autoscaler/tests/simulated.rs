@@ -1,0 +1,409 @@
+//! A revision's life against a simulated cluster in virtual time: hours in milliseconds, to the second.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use api::{
+    autoscaling::{PodAutoscaler, PodAutoscalerSpec, ScaleTargetRef},
+    conditions,
+    networking::{ServerlessService, ServerlessServiceStatus},
+    settings,
+    stat::{Stat, WireStatMessage, WireStatMessages},
+};
+use autoscaler::{
+    collect::{PodPhase, PodView},
+    decider::{Change, Effect, Engine, Event, Kind, Settings, Write, Written},
+    key::Key,
+    metrics::Metrics,
+    moment::Moment,
+    ownership::Ownership,
+};
+use kube::api::ObjectMeta;
+
+const START: i64 = 1_800_000_000;
+
+/// One revision in a cluster that does at once what it is told; pods take `pod_start` to get ready.
+struct World {
+    engine: Engine,
+    now: Moment,
+    version: u64,
+    pa: PodAutoscaler,
+    sks: Option<ServerlessService>,
+    replicas: i32,
+    pods: BTreeMap<i32, Moment>,
+    ready: i32,
+    pod_start: Duration,
+    activator_answers: bool,
+    /// (second since start, replicas) of every scale write.
+    scales: Vec<(i64, i32)>,
+    status_writes: usize,
+    modes: Vec<String>,
+    decided: usize,
+}
+
+fn key() -> Key {
+    Key::new("ns", "rev")
+}
+
+impl World {
+    fn new(annotations: &[(&str, &str)]) -> Self {
+        Self::with(annotations, |_| {})
+    }
+
+    fn with(annotations: &[(&str, &str)], edit: impl FnOnce(&mut PodAutoscaler)) -> Self {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let mut all = BTreeMap::from([("autoscaling.knative.dev/class".to_owned(), "kpa.autoscaling.knative.dev".to_owned())]);
+        all.extend(annotations.iter().map(|(k, v)| (format!("autoscaling.knative.dev/{k}"), (*v).to_owned())));
+        let mut pa = PodAutoscaler {
+            metadata: ObjectMeta {
+                name: Some("rev".into()),
+                namespace: Some("ns".into()),
+                uid: Some("pa-uid".into()),
+                generation: Some(1),
+                annotations: Some(all),
+                ..ObjectMeta::default()
+            },
+            spec: PodAutoscalerSpec {
+                scale_target_ref: ScaleTargetRef { name: Some("rev-deployment".into()), ..ScaleTargetRef::default() },
+                protocol_type: "http1".into(),
+                ..PodAutoscalerSpec::default()
+            },
+            status: None,
+        };
+        edit(&mut pa);
+        Self {
+            engine: Engine::new(Ownership::All, metrics),
+            now: Moment::from_seconds(START),
+            version: 1,
+            pa,
+            sks: None,
+            replicas: 1,
+            pods: BTreeMap::new(),
+            ready: 0,
+            pod_start: Duration::from_secs(1),
+            activator_answers: true,
+            scales: Vec::new(),
+            status_writes: 0,
+            modes: Vec::new(),
+            decided: 0,
+        }
+    }
+
+    fn start(&mut self, settings: settings::Autoscaler) {
+        let settings = Settings { autoscaler: settings, ..Settings::default() };
+        self.send(Event::Settings(settings.into()));
+        for kind in [Kind::Metric, Kind::Pod, Kind::Target, Kind::Settings] {
+            self.send(Event::Synced(kind));
+        }
+        if let Some(sks) = self.sks.clone() {
+            self.send(Event::Sks(Change::Applied(Box::new(sks))));
+        }
+        self.send(Event::Synced(Kind::ServerlessService));
+        self.set_replicas(self.replicas);
+        self.send(Event::PodAutoscaler(Change::Applied(Box::new(self.pa.clone()))));
+        self.send(Event::Synced(Kind::PodAutoscaler));
+    }
+
+    fn second(&self) -> i64 {
+        self.now.seconds() - START
+    }
+
+    fn send(&mut self, event: Event) {
+        let mut effects = Vec::new();
+        self.engine.handle(event, self.now, &mut effects);
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Decided(_) => self.decided += 1,
+                Effect::Write { write, .. } => self.write(write),
+                Effect::Scrape { .. } => {
+                    // Everything came through activators; they reported it.
+                    self.send(Event::Scraped(key(), Some(Stat::default())));
+                }
+                Effect::Probe { .. } => self.send(Event::Probed(key(), self.activator_answers)),
+            }
+        }
+    }
+
+    fn next_version(&mut self) -> Option<String> {
+        self.version += 1;
+        Some(self.version.to_string())
+    }
+
+    fn write(&mut self, write: Write) {
+        match write {
+            Write::Scale { replicas, .. } => {
+                self.scales.push((self.second(), replicas));
+                self.version += 1;
+                self.send(Event::Wrote(key(), Written::Scale(Ok((replicas, self.version)))));
+                self.set_replicas(replicas);
+            }
+            Write::CreateSks(sks) => self.set_sks(*sks),
+            Write::PatchSks(spec) => {
+                let mut sks = self.sks.clone().unwrap();
+                sks.spec = *spec;
+                self.set_sks(sks);
+            }
+            Write::CreateMetric(metric) => self.send(Event::Wrote(key(), Written::Metric(Ok(metric)))),
+            Write::PatchMetric(_) => panic!("the metric does not change here"),
+            Write::Status(status) => {
+                self.status_writes += 1;
+                self.pa.status = Some(*status);
+                self.pa.metadata.resource_version = self.next_version();
+                self.send(Event::Wrote(key(), Written::Status(Ok(Box::new(self.pa.clone())))));
+            }
+        }
+    }
+
+    /// The network controller, in no time.
+    fn set_sks(&mut self, mut sks: ServerlessService) {
+        self.modes.push(sks.spec.mode.clone().unwrap());
+        let set = conditions::ConditionSet { dependents: &["EndpointsPopulated"] };
+        let mut status = ServerlessServiceStatus {
+            service_name: Some("rev".into()),
+            private_service_name: Some("rev-private".into()),
+            ..sks.status.take().unwrap_or_default()
+        };
+        let mut editor = set.manage(&mut status.conditions, self.now.timestamp());
+        editor.initialize().mark_true("EndpointsPopulated");
+        match sks.spec.mode.as_deref() {
+            Some("Proxy") => editor.mark_true("ActivatorEndpointsPopulated"),
+            _ => editor.mark_false("ActivatorEndpointsPopulated", "ServeMode", "x"),
+        };
+        sks.status = Some(status);
+        sks.metadata.resource_version = self.next_version();
+        self.sks = Some(sks.clone());
+        self.send(Event::Wrote(key(), Written::Sks(Ok(Box::new(sks)))));
+    }
+
+    fn set_replicas(&mut self, replicas: i32) {
+        self.replicas = replicas;
+        self.version += 1;
+        let target = Key::new("ns", "rev-deployment");
+        self.send(Event::Target(Change::Applied((target, replicas, self.version))));
+        for i in 0..replicas {
+            self.pods.entry(i).or_insert(self.now.plus(self.pod_start));
+        }
+        for (pod, _) in self.pods.split_off(&replicas) {
+            self.ready = self.ready.min(replicas);
+            self.send(Event::Pod(Change::Deleted(Key::new("ns", &format!("rev-{pod}")))));
+        }
+    }
+
+    fn pods_get_ready(&mut self) {
+        let due: Vec<i32> = self.pods.iter().filter(|(_, at)| **at <= self.now).map(|(pod, _)| *pod).collect();
+        for pod in due {
+            if pod >= self.ready {
+                self.ready = pod + 1;
+                self.send(Event::Pod(Change::Applied(PodView {
+                    pod: Key::new("ns", &format!("rev-{pod}")),
+                    revision: key(),
+                    address: Some([127, 0, 0, 1].into()),
+                    started: self.now,
+                    phase: Some(PodPhase::Ready),
+                })));
+            }
+        }
+    }
+
+    fn report(&mut self, concurrency: f64, count: f64) {
+        let stat = Stat { average_concurrent_requests: concurrency, request_count: count, ..Stat::default() };
+        let message = WireStatMessage { namespace: "ns".into(), name: "rev".into(), stat: Some(stat) };
+        self.send(Event::Frame(WireStatMessages { messages: vec![message] }));
+    }
+
+    /// Lets `seconds` pass in steps of 100 ms; at each whole second the activator reports what `load` says, if anything.
+    fn run(&mut self, seconds: i64, mut load: impl FnMut(i64) -> Option<(f64, f64)>) {
+        let end = self.second() + seconds;
+        while self.second() < end {
+            let before = self.second();
+            self.now = self.now.plus(Duration::from_millis(100));
+            self.pods_get_ready();
+            let mut effects = Vec::new();
+            self.engine.run_due(self.now, usize::MAX, &mut effects);
+            self.perform(effects);
+            if self.second() > before {
+                if let Some((concurrency, count)) = load(self.second()) {
+                    self.report(concurrency, count);
+                }
+            }
+        }
+    }
+
+    fn idle(&mut self, seconds: i64) {
+        self.run(seconds, |_| None);
+    }
+
+    fn active(&self) -> (&str, &str) {
+        let status = self.pa.status.as_ref().unwrap();
+        let c = conditions::get(&status.conditions, "Active").unwrap();
+        (c.status.as_str(), c.reason.as_deref().unwrap_or(""))
+    }
+}
+
+#[test]
+fn a_new_revision_without_load_goes_to_zero_to_the_second() {
+    // With a target burst capacity of 0 the activator is in the path only at zero: the full grace period counts.
+    // By default it was in the path all the time, and the last pod need not wait for it.
+    for (burst, zero_at) in [("0", 91), ("211", 61)] {
+        let mut world = World::new(&[("target-burst-capacity", burst)]);
+        world.start(settings::Autoscaler::default());
+        world.idle(2);
+        assert_eq!(world.active().0, "True");
+        assert!(world.scales.is_empty(), "the Deployment was made with its initial scale");
+        world.idle(200);
+        // Ready at 1 s; a stable window of 60 s; 30 s of grace.
+        assert_eq!(world.scales, [(zero_at, 0)], "burst {burst}");
+        assert_eq!(world.active(), ("False", "NoTraffic"));
+    }
+}
+
+#[test]
+fn load_wakes_scales_and_puts_to_sleep() {
+    let mut world = World::new(&[("target-burst-capacity", "0")]);
+    world.start(settings::Autoscaler::default());
+    world.idle(120);
+    assert_eq!((world.replicas, world.decided), (0, 0));
+    world.scales.clear();
+
+    // The report of the first waiting request: decided and written within the call.
+    world.report(1.0, 1.0);
+    assert_eq!(world.scales, [(120, 1)]);
+    assert_eq!((world.decided, world.active().1), (1, "Queued"));
+
+    // 350 requests in flight at 70 a pod.
+    world.run(120, |_| Some((350.0, 350.0)));
+    assert_eq!((world.replicas, world.ready), (5, 5));
+    assert_eq!(world.active().0, "True");
+
+    // The last report of load is at 240 s.
+    world.scales.clear();
+    world.run(1, |_| Some((0.0, 0.0)));
+    world.idle(300);
+    assert!(world.scales.windows(2).all(|w| w[0].1 > w[1].1), "only downwards: {:?}", world.scales);
+    let (second, replicas) = *world.scales.last().unwrap();
+    assert_eq!(replicas, 0);
+    // Window and grace after the last load, decisions every 2 s.
+    assert!((240 + 60 + 30..=240 + 62 + 30).contains(&second), "at {second}: {:?}", world.scales);
+    assert_eq!(world.active(), ("False", "NoTraffic"));
+}
+
+#[test]
+fn a_burst_is_decided_at_once_and_not_at_the_next_tick() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.run(30, |_| Some((10.0, 10.0)));
+    world.scales.clear();
+    world.report(5000.0, 5000.0);
+    let mut effects = Vec::new();
+    world.now = world.now.plus(Duration::from_millis(50));
+    world.engine.run_due(world.now, usize::MAX, &mut effects);
+    world.perform(effects);
+    assert!(world.replicas > 1, "{:?}", world.scales);
+}
+
+#[test]
+fn nothing_is_written_while_nothing_changes() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.run(200, |_| Some((100.0, 100.0)));
+    let (scales, statuses, modes) = (world.scales.len(), world.status_writes, world.modes.len());
+    world.run(3600, |_| Some((100.0, 100.0)));
+    assert_eq!((world.scales.len(), world.status_writes, world.modes.len()), (scales, statuses, modes));
+}
+
+#[test]
+fn a_sleeping_revision_asks_for_no_time_at_all() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.idle(800);
+    assert_eq!(world.replicas, 0);
+    assert_eq!(world.engine.next_due(), None);
+}
+
+#[test]
+fn the_last_pod_stays_until_an_activator_answers() {
+    let mut world = World::new(&[]);
+    world.activator_answers = false;
+    world.start(settings::Autoscaler::default());
+    world.idle(300);
+    assert_eq!((world.replicas, world.active().0), (1, "False"));
+    world.activator_answers = true;
+    world.idle(5);
+    assert_eq!(world.replicas, 0);
+}
+
+#[test]
+fn min_scale_and_retention_are_kept() {
+    let mut world = World::new(&[("min-scale", "2")]);
+    world.start(settings::Autoscaler::default());
+    world.idle(600);
+    assert_eq!(world.replicas, 2);
+    let mut world = World::new(&[("scale-to-zero-pod-retention-period", "5m")]);
+    world.start(settings::Autoscaler::default());
+    world.idle(700);
+    // Inactive at 61 s.
+    assert_eq!(world.scales, [(361, 0)]);
+}
+
+#[test]
+fn a_restart_neither_flips_the_path_nor_takes_pods() {
+    let mut world = World::new(&[("target-burst-capacity", "10")]);
+    world.start(settings::Autoscaler::default());
+    world.run(120, |_| Some((200.0, 200.0)));
+    assert_eq!((world.replicas, world.modes.last().map(String::as_str)), (3, Some("Serve")));
+
+    let before = world.pa.clone();
+    let mut second = World::with(&[("target-burst-capacity", "10")], |pa| *pa = before);
+    second.sks = world.sks.clone();
+    second.version = world.version + 100;
+    second.replicas = 3;
+    second.start(settings::Autoscaler::default());
+    second.run(200, |_| Some((200.0, 200.0)));
+    assert!(second.modes.iter().all(|mode| mode == "Serve"), "{:?}", second.modes);
+    assert!(second.scales.is_empty(), "{:?}", second.scales);
+}
+
+#[test]
+fn a_restart_at_zero_stays_asleep_and_still_wakes() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.idle(200);
+    let mut second = World::with(&[], |pa| *pa = world.pa.clone());
+    second.sks = world.sks.clone();
+    second.version = world.version + 100;
+    second.replicas = 0;
+    second.start(settings::Autoscaler::default());
+    second.idle(30);
+    assert!(second.scales.is_empty() && second.modes.is_empty());
+    second.report(1.0, 1.0);
+    assert_eq!(second.scales, [(30, 1)]);
+}
+
+#[test]
+fn steady_noisy_load_does_not_swing() {
+    let mut world = World::new(&[("metric", "rps")]);
+    world.start(settings::Autoscaler::default());
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut noisy = move |_| Some((60.0, 6000.0 * (0.9 + 0.2 * random.f64())));
+    world.run(180, &mut noisy);
+    world.scales.clear();
+    world.run(3600, &mut noisy);
+    // 6000 / 140 = 42.9 pods; one more or less is the noise itself.
+    assert!(world.scales.iter().all(|(_, replicas)| (42..=44).contains(replicas)), "{:?}", world.scales);
+}
+
+#[test]
+fn absurd_reports_change_nothing() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.run(30, |_| Some((10.0, 10.0)));
+    for bad in [f64::NAN, f64::INFINITY, -5.0, 1e300] {
+        world.report(bad, bad);
+    }
+    world.run(30, |_| Some((10.0, 10.0)));
+    assert!(world.scales.is_empty() && world.replicas == 1);
+}
+
