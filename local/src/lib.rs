@@ -11,6 +11,7 @@
 //! - [`node`], [`keeper`], [`logs`]: pods as processes; nothing outlives `up`.
 //! - [`observe`], [`board`], [`timeline`], [`screen`], [`console`]: what the user sees.
 //! - [`hello`], [`demo`]: the built-in service and its deployment.
+pub mod apiserver;
 pub mod board;
 pub mod cli;
 pub mod cluster;

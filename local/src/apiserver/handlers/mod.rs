@@ -1,0 +1,164 @@
+//! What each verb does. Handlers are plain functions over [`Server`]; only watches and logs outlive their call.
+pub mod access;
+pub mod delete;
+pub mod log;
+pub mod read;
+pub mod scale;
+pub mod watch;
+pub mod write;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
+use serde_json::Value;
+
+use super::body::Body;
+use super::errors::ApiError;
+use super::registry::Resource;
+use super::request::{Options, ResourcePath};
+use super::server::Server;
+use super::store::ObjectKey;
+
+/// An answer.
+pub type Reply = Response<Body>;
+
+/// In which shape the client wants objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// As they are.
+    #[default]
+    Object,
+    /// `as=Table`.
+    Table,
+    /// `as=PartialObjectMetadata` or its list.
+    Metadata,
+}
+
+/// One call on a resource, taken apart.
+#[derive(Debug)]
+pub struct Call {
+    /// The kind.
+    pub resource: Arc<Resource>,
+    /// What the path names.
+    pub path: ResourcePath,
+    /// The query.
+    pub options: Options,
+    /// The shape of the answer.
+    pub shape: Shape,
+    /// `Content-Type` of the body.
+    pub content_type: String,
+    /// First word of `User-Agent`: the field manager when none is given.
+    pub agent: String,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Call {
+    /// The namespace of the path; empty for cluster-scoped kinds.
+    pub fn namespace(&self) -> &str {
+        self.path.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// The name of the path.
+    pub fn name(&self) -> &str {
+        self.path.name.as_deref().unwrap_or_default()
+    }
+
+    /// Where the object lives.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.namespace(), self.name())
+    }
+
+    /// Who is recorded as the manager of what changes.
+    pub fn manager(&self) -> &str {
+        if self.options.field_manager.is_empty() { &self.agent } else { &self.options.field_manager }
+    }
+
+    /// 404 for the object of the path.
+    pub fn not_found(&self) -> ApiError {
+        ApiError::not_found(&self.resource.group_resource(), self.name())
+    }
+
+    /// The body as JSON; YAML when the content type says so.
+    pub fn json(&self) -> Result<Value, ApiError> {
+        if self.content_type.contains("protobuf") {
+            return Err(ApiError::unsupported_media(
+                "the body of the request was in an unknown format - accepted media types include: application/json, \
+                 application/yaml",
+            ));
+        }
+        let yaml = self.content_type.contains("yaml");
+        match serde_json::from_slice(&self.body) {
+            Ok(value) => Ok(value),
+            Err(_) if yaml => std::str::from_utf8(&self.body)
+                .map_err(|error| error.to_string())
+                .and_then(|text| serde_saphyr::from_str::<Value>(text).map_err(|error| error.to_string()))
+                .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}"))),
+            Err(error) => Err(ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse \
+                 error: {error}",
+                self.resource.kind
+            ))),
+        }
+    }
+}
+
+/// An answer with a JSON value.
+pub fn reply(code: u16, value: &Value) -> Reply {
+    reply_bytes(code, serde_json::to_vec(value).unwrap_or_default())
+}
+
+/// An answer with JSON that is already bytes.
+pub fn reply_bytes(code: u16, json: impl Into<Body>) -> Reply {
+    let mut reply = Response::new(json.into());
+    *reply.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+}
+
+/// The answer to a failed request.
+pub fn refuse(error: &ApiError) -> Reply {
+    let mut reply = reply(error.code, &error.status());
+    if error.code == 429 {
+        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    reply
+}
+
+/// Adds a `Warning` header for each text.
+pub fn warn(headers: &mut HeaderMap, texts: &[String]) {
+    for text in texts {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            headers.append(header::WARNING, value);
+        }
+    }
+}
+
+/// One object in the shape asked for.
+pub fn shaped(call: &Call, code: u16, object: Value) -> Reply {
+    match call.shape {
+        Shape::Object => reply(code, &object),
+        Shape::Metadata => reply(code, &super::convert::metadata_only(object)),
+        Shape::Table => {
+            let version = object["metadata"]["resourceVersion"].clone();
+            let include = call.options.get("includeObject").unwrap_or("Metadata");
+            let table = super::table::render(&call.resource, [object].into_iter(), include, version, true);
+            reply(code, &table)
+        }
+    }
+}
+
+/// Whether the server serves what the call asks of the resource.
+pub fn check_scope(server: &Server, call: &Call) -> Result<(), ApiError> {
+    let _ = server;
+    if call.resource.namespaced {
+        if call.path.namespace.is_none() && call.path.name.is_some() {
+            return Err(ApiError::no_such_path());
+        }
+    } else if call.path.namespace.is_some() {
+        return Err(ApiError::no_such_path());
+    }
+    Ok(())
+}
