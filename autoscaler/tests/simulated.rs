@@ -1,5 +1,7 @@
 //! A revision's life against a simulated cluster in virtual time: hours in milliseconds, to the second.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // tests may fail loudly, helpers outside #[test] too
+
 use std::{collections::BTreeMap, time::Duration};
 
 use api::{
@@ -51,7 +53,8 @@ impl World {
 
     fn with(annotations: &[(&str, &str)], edit: impl FnOnce(&mut PodAutoscaler)) -> Self {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        let mut all = BTreeMap::from([("autoscaling.knative.dev/class".to_owned(), "kpa.autoscaling.knative.dev".to_owned())]);
+        let mut all =
+            BTreeMap::from([("autoscaling.knative.dev/class".to_owned(), "kpa.autoscaling.knative.dev".to_owned())]);
         all.extend(annotations.iter().map(|(k, v)| (format!("autoscaling.knative.dev/{k}"), (*v).to_owned())));
         let mut pa = PodAutoscaler {
             metadata: ObjectMeta {
@@ -127,9 +130,9 @@ impl World {
         }
     }
 
-    fn next_version(&mut self) -> Option<String> {
+    fn next_version(&mut self) -> String {
         self.version += 1;
-        Some(self.version.to_string())
+        self.version.to_string()
     }
 
     fn write(&mut self, write: Write) {
@@ -151,7 +154,7 @@ impl World {
             Write::Status(status) => {
                 self.status_writes += 1;
                 self.pa.status = Some(*status);
-                self.pa.metadata.resource_version = self.next_version();
+                self.pa.metadata.resource_version = Some(self.next_version());
                 self.send(Event::Wrote(key(), Written::Status(Ok(Box::new(self.pa.clone())))));
             }
         }
@@ -173,7 +176,7 @@ impl World {
             _ => editor.mark_false("ActivatorEndpointsPopulated", "ServeMode", "x"),
         };
         sks.status = Some(status);
-        sks.metadata.resource_version = self.next_version();
+        sks.metadata.resource_version = Some(self.next_version());
         self.sks = Some(sks.clone());
         self.send(Event::Wrote(key(), Written::Sks(Ok(Box::new(sks)))));
     }
@@ -224,10 +227,10 @@ impl World {
             let mut effects = Vec::new();
             self.engine.run_due(self.now, usize::MAX, &mut effects);
             self.perform(effects);
-            if self.second() > before {
-                if let Some((concurrency, count)) = load(self.second()) {
-                    self.report(concurrency, count);
-                }
+            if self.second() > before
+                && let Some((concurrency, count)) = load(self.second())
+            {
+                self.report(concurrency, count);
             }
         }
     }
@@ -406,4 +409,3 @@ fn absurd_reports_change_nothing() {
     world.run(30, |_| Some((10.0, 10.0)));
     assert!(world.scales.is_empty() && world.replicas == 1);
 }
-

@@ -120,7 +120,7 @@ fn inactive(z: &Zero<'_>) -> Outcome {
         return outcome(true, None, ZeroStep::Zero);
     }
     if z.activity_for < retention {
-        return outcome(false, Some(retention.checked_sub(z.activity_for).unwrap()), ZeroStep::Retained);
+        return outcome(false, Some(retention.saturating_sub(z.activity_for)), ZeroStep::Retained);
     }
     let rest = z.scaling.grace_period.saturating_sub(z.proxy_for);
     if rest.is_zero() { outcome(true, None, ZeroStep::Zero) } else { outcome(false, Some(rest), ZeroStep::Grace) }

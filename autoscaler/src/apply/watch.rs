@@ -77,7 +77,7 @@ pub fn spawn(
         watcher::Config::default(),
         Kind::Settings,
         events.clone(),
-        move |change| settings_event(&mut current, change),
+        move |change| settings_event(&mut current, &change),
     ));
 }
 
@@ -89,8 +89,8 @@ fn boxed<T>(change: Change<T>) -> Change<Box<T>> {
 }
 
 /// A ConfigMap that does not parse is said so, and the settings stay as they are.
-fn settings_event(current: &mut Settings, change: Change<ConfigMap>) -> Option<Event> {
-    let (name, data) = match &change {
+fn settings_event(current: &mut Settings, change: &Change<ConfigMap>) -> Option<Event> {
+    let (name, data) = match change {
         Change::Applied(map) => (map.name_any(), map.data.clone().unwrap_or_default()),
         Change::Deleted(key) => (key.name().to_owned(), settings::Data::new()),
     };

@@ -89,14 +89,14 @@ pub struct Pods {
 
 impl Pods {
     /// Takes a pod's new state; returns the revision whose pods changed, if any did.
-    pub fn apply(&mut self, view: PodView) -> Option<Key> {
+    pub fn apply(&mut self, view: &PodView) -> Option<Key> {
         let revision = view.revision.clone();
         if self.revision_of.get(&view.pod).is_some_and(|before| *before != revision) {
             self.remove(&view.pod);
         }
         self.revision_of.insert(view.pod.clone(), revision.clone());
         let before = self.by_revision.entry(revision.clone()).or_default().insert(view.pod.clone(), view.clone());
-        (before.as_ref() != Some(&view)).then_some(revision)
+        (before.as_ref() != Some(view)).then_some(revision)
     }
 
     /// Forgets a pod; returns its revision.
@@ -161,12 +161,12 @@ mod tests {
     fn pods_count_once_in_their_present_state() {
         let revision = Key::new("ns", "rev");
         let mut pods = Pods::default();
-        assert_eq!(pods.apply(pod("a", Some(PodPhase::Pending))), Some(revision.clone()));
+        assert_eq!(pods.apply(&pod("a", Some(PodPhase::Pending))), Some(revision.clone()));
         assert_eq!(pods.counts(&revision), Counts { pending: 1, not_ready: 1, ..Counts::default() });
-        assert_eq!(pods.apply(pod("a", Some(PodPhase::Pending))), None, "nothing changed");
-        pods.apply(pod("a", Some(PodPhase::Ready)));
-        pods.apply(pod("b", Some(PodPhase::Terminating)));
-        pods.apply(pod("c", None));
+        assert_eq!(pods.apply(&pod("a", Some(PodPhase::Pending))), None, "nothing changed");
+        pods.apply(&pod("a", Some(PodPhase::Ready)));
+        pods.apply(&pod("b", Some(PodPhase::Terminating)));
+        pods.apply(&pod("c", None));
         assert_eq!(pods.counts(&revision), Counts { ready: 1, not_ready: 1, terminating: 1, pending: 0 });
         assert_eq!(pods.ready(&revision).len(), 1);
         for name in ["a", "b", "c"] {

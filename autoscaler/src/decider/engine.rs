@@ -2,23 +2,17 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use api::{
-    autoscaling::{PROTOCOL_H2C, PodAutoscaler, UNREACHABLE},
-    labels::{
-        autoscaling::{CLASS, KPA_CLASS},
-        serving,
-    },
-    stat::Stat,
-};
+use api::{autoscaling::UNREACHABLE, stat::Stat};
 
 use super::{
-    event::{Change, Effect, Event, Kind, ProbeTarget, Settings, Write, Written},
+    event::{Change, Effect, Event, Kind, Settings},
+    objects::{resolve, send, set_scaling, target_key},
     revision::Revision,
     schedule::Schedule,
 };
 use crate::{
-    algorithm::{RevisionScaling, sampling},
-    apply::plan::{self, Plan, View, plan},
+    algorithm::sampling,
+    apply::plan::{View, plan},
     collect::{Counts, Load, Pods, is_plausible},
     key::Key,
     ledger::Account,
@@ -33,24 +27,24 @@ const TICK: Duration = Duration::from_secs(2);
 const SCRAPE: Duration = Duration::from_secs(1);
 /// Least time between two decisions that a burst asks for.
 const BURST_GAP: Duration = Duration::from_millis(20);
-/// First and longest pause after a failed write.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// All revisions.
 pub struct Engine {
-    ownership: Ownership,
-    settings: Arc<Settings>,
-    metrics: Metrics,
-    revisions: HashMap<Key, Revision>,
-    pods: Pods,
+    pub(super) ownership: Ownership,
+    pub(super) settings: Arc<Settings>,
+    pub(super) metrics: Metrics,
+    pub(super) revisions: HashMap<Key, Revision>,
+    pub(super) pods: Pods,
     /// Replicas and resource version of each Deployment.
-    targets: HashMap<Key, (i32, u64)>,
+    pub(super) targets: HashMap<Key, (i32, u64)>,
     schedule: Schedule,
     /// Kinds that are not listed yet.
     unsynced: Vec<Kind>,
+    /// The revision that scales a Deployment.
+    pub(super) owner_of: HashMap<Key, Key>,
     /// Objects that came before their PodAutoscaler.
-    orphan_sks: HashMap<Key, Arc<api::networking::ServerlessService>>,
-    orphan_metrics: HashMap<Key, Arc<api::autoscaling::Metric>>,
+    pub(super) orphan_sks: HashMap<Key, Arc<api::networking::ServerlessService>>,
+    pub(super) orphan_metrics: HashMap<Key, Arc<api::autoscaling::Metric>>,
 }
 
 impl Engine {
@@ -63,6 +57,7 @@ impl Engine {
             revisions: HashMap::new(),
             pods: Pods::default(),
             targets: HashMap::new(),
+            owner_of: HashMap::new(),
             schedule: Schedule::default(),
             unsynced: vec![
                 Kind::PodAutoscaler,
@@ -111,10 +106,7 @@ impl Engine {
             }
             Event::Scraped(key, stat) => self.scraped(&key, stat.as_ref(), now),
             Event::PodAutoscaler(Change::Applied(pa)) => self.pod_autoscaler(*pa, now, out),
-            Event::PodAutoscaler(Change::Deleted(key)) => {
-                self.revisions.remove(&key);
-                self.metrics.revisions.set(self.revisions.len() as f64);
-            }
+            Event::PodAutoscaler(Change::Deleted(key)) => self.forget(&key),
             Event::Sks(Change::Applied(sks)) => {
                 let key = Key::of(&*sks);
                 self.set_sks(&key, Some(Arc::new(*sks)), now, out);
@@ -127,7 +119,7 @@ impl Engine {
             Event::Metric(Change::Deleted(key)) => self.set_metric(&key, None, now, out),
             Event::Pod(change) => {
                 let revision = match change {
-                    Change::Applied(view) => self.pods.apply(view),
+                    Change::Applied(view) => self.pods.apply(&view),
                     Change::Deleted(pod) => self.pods.remove(&pod),
                 };
                 if let Some(key) = revision {
@@ -194,108 +186,8 @@ impl Engine {
         }
     }
 
-    fn pod_autoscaler(&mut self, mut pa: PodAutoscaler, now: Moment, out: &mut Vec<Effect>) {
-        let key = Key::of(&pa);
-        let class = pa.metadata.annotations.as_ref().and_then(|a| CLASS.value(a));
-        if class != Some(KPA_CLASS) || pa.metadata.deletion_timestamp.is_some() || !self.ownership.owns(key.as_str()) {
-            self.revisions.remove(&key);
-            return;
-        }
-        pa.metadata.managed_fields = None;
-        let pa = Arc::new(pa);
-        let scaling = resolve(&pa, &self.settings);
-        match self.revisions.get_mut(&key) {
-            Some(revision) if revision.pa.metadata.uid == pa.metadata.uid => {
-                // A watch event may be older than the answer to our own write.
-                if version(&pa.metadata) < version(&revision.pa.metadata) {
-                    return;
-                }
-                revision.pa = pa;
-                set_scaling(revision, scaling, now);
-            }
-            _ => {
-                self.revisions.remove(&key);
-                let label = |name: &str| pa.metadata.labels.as_ref().and_then(|l| l.get(name)).cloned();
-                let metrics = self.metrics.revision([
-                    key.namespace().to_owned(),
-                    label(serving::SERVICE).unwrap_or_default(),
-                    label(serving::CONFIGURATION).unwrap_or_default(),
-                    key.name().to_owned(),
-                ]);
-                let ready = self.pods.counts(&key).ready;
-                let mut revision = Revision::new(pa, Arc::new(scaling), ready, metrics, now);
-                revision.sks = self.orphan_sks.remove(&key);
-                revision.metric = self.orphan_metrics.remove(&key);
-                self.revisions.insert(key.clone(), revision);
-                self.metrics.revisions.set(self.revisions.len() as f64);
-            }
-        }
-        self.pods_changed(&key, now, out);
-    }
-
-    fn set_sks(
-        &mut self,
-        key: &Key,
-        sks: Option<Arc<api::networking::ServerlessService>>,
-        now: Moment,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(revision) = self.revisions.get_mut(key) else {
-            match sks {
-                Some(sks) => self.orphan_sks.insert(key.clone(), sks),
-                None => self.orphan_sks.remove(key),
-            };
-            return;
-        };
-        if let (Some(old), Some(new)) = (&revision.sks, &sks)
-            && old.metadata.uid == new.metadata.uid
-            && version(&new.metadata) < version(&old.metadata)
-        {
-            return;
-        }
-        revision.sks = sks;
-        self.look_now(key, now, out);
-    }
-
-    fn set_metric(
-        &mut self,
-        key: &Key,
-        metric: Option<Arc<api::autoscaling::Metric>>,
-        now: Moment,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(revision) = self.revisions.get_mut(key) else {
-            match metric {
-                Some(metric) => self.orphan_metrics.insert(key.clone(), metric),
-                None => self.orphan_metrics.remove(key),
-            };
-            return;
-        };
-        if let (Some(old), Some(new)) = (&revision.metric, &metric)
-            && old.metadata.uid == new.metadata.uid
-            && version(&new.metadata) < version(&old.metadata)
-        {
-            return;
-        }
-        revision.metric = metric;
-        self.look_now(key, now, out);
-    }
-
-    fn target(&mut self, key: Key, replicas: i32, version: u64, now: Moment, out: &mut Vec<Effect>) {
-        if self.targets.get(&key).is_some_and(|(_, known)| version < *known) {
-            return;
-        }
-        // The revision's name is part of the Deployment's, but only the reference in the spec counts.
-        let owner =
-            self.revisions.iter().find(|(k, r)| target_key(k, &r.pa).as_ref() == Some(&key)).map(|(k, _)| k.clone());
-        self.targets.insert(key, (replicas, version));
-        if let Some(owner) = owner {
-            self.look_now(&owner, now, out);
-        }
-    }
-
     /// Pods came or went: start or stop scraping, look again.
-    fn pods_changed(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+    pub(super) fn pods_changed(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
         let counts = self.pods.counts(key);
         if let Some(revision) = self.revisions.get_mut(key) {
             let scrapes = counts.ready > 0 && !revision.scaling.activator_always_in_path();
@@ -313,7 +205,7 @@ impl Engine {
         }
     }
 
-    fn look_now(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+    pub(super) fn look_now(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
         self.look(key, now, out);
         self.reschedule(key);
     }
@@ -364,7 +256,7 @@ impl Engine {
             return;
         }
         let window = revision.scaling.stable_window;
-        let old_since = Moment::from_seconds(now.seconds() - window.as_secs() as i64);
+        let old_since = now.minus(window);
         let (order, wanted) = sampling::order(self.pods.ready(key), old_since, |pods| fastrand::shuffle(pods));
         if wanted == 0 {
             return;
@@ -466,101 +358,12 @@ impl Engine {
         send(revision, key, target, counts, plan, out);
     }
 
-    fn wrote(&mut self, key: &Key, written: Written, now: Moment, out: &mut Vec<Effect>) {
-        let Some(revision) = self.revisions.get_mut(key) else { return };
-        let result = match written {
-            Written::Scale(result) => {
-                revision.in_flight.scale = false;
-                result.map(|(replicas, version)| {
-                    if let Some(target) = target_key(key, &revision.pa) {
-                        let known = self.targets.entry(target).or_insert((replicas, version));
-                        if version >= known.1 {
-                            *known = (replicas, version);
-                        }
-                    }
-                })
-            }
-            Written::Sks(result) => {
-                revision.in_flight.sks = false;
-                result.map(|sks| newer(&mut revision.sks, *sks, |s| version(&s.metadata)))
-            }
-            Written::Metric(result) => {
-                revision.in_flight.metric = false;
-                result.map(|metric| newer(&mut revision.metric, *metric, |m| version(&m.metadata)))
-            }
-            Written::Status(result) => {
-                revision.in_flight.status = false;
-                result.map(|mut pa| {
-                    if version(&pa.metadata) >= version(&revision.pa.metadata) {
-                        pa.metadata.managed_fields = None;
-                        revision.pa = Arc::new(*pa);
-                    }
-                })
-            }
-        };
-        self.metrics.writes.inc();
-        match result {
-            Ok(()) => revision.failures = 0,
-            Err(error) => {
-                self.metrics.write_errors.inc();
-                revision.failures += 1;
-                let pause = PAUSE.0.saturating_mul(1 << revision.failures.min(12)).min(PAUSE.1);
-                revision.pause_until = Some(now.plus(pause));
-                tracing::warn!(revision = %key, error, retry_in = ?pause, "write failed");
-            }
-        }
-        self.look_now(key, now, out);
-    }
-
     /// Puts the earliest of a revision's wishes into the schedule.
     fn reschedule(&mut self, key: &Key) {
         let Some(revision) = self.revisions.get_mut(key) else { return };
         let next = [revision.tick_at, revision.scrape_at, revision.look_at].into_iter().flatten().min();
         if let Some(next) = next {
             self.schedule.at(key, &mut revision.due, next);
-        }
-    }
-}
-
-/// Turns a plan into effects. The scale goes first: somebody may wait for it.
-fn send(revision: &mut Revision, key: &Key, target: Option<Key>, counts: Counts, plan: Plan, out: &mut Vec<Effect>) {
-    let in_flight = &mut revision.in_flight;
-    let mut write = |write, wakes| out.push(Effect::Write { key: key.clone(), write, wakes });
-    if let (Some(replicas), Some(target), false) = (plan.scale, target, in_flight.scale) {
-        in_flight.scale = true;
-        tracing::info!(revision = %key, replicas, clamp = ?plan.clamp, zero = ?plan.zero, "scaling");
-        write(Write::Scale { target: target.name().to_owned(), replicas }, replicas > 0 && counts.ready == 0);
-    }
-    if let (Some(change), false) = (plan.sks, in_flight.sks) {
-        in_flight.sks = true;
-        write(
-            match change {
-                plan::Change::Create(sks) => Write::CreateSks(sks),
-                plan::Change::Spec(spec) => Write::PatchSks(spec),
-            },
-            false,
-        );
-    }
-    if let (Some(change), false) = (plan.metric, in_flight.metric) {
-        in_flight.metric = true;
-        write(
-            match change {
-                plan::Change::Create(metric) => Write::CreateMetric(metric),
-                plan::Change::Spec(spec) => Write::PatchMetric(spec),
-            },
-            false,
-        );
-    }
-    if let (Some(status), false) = (plan.status, in_flight.status) {
-        in_flight.status = true;
-        write(Write::Status(status), false);
-    }
-    if plan.probe && !in_flight.probe {
-        let service = revision.pa.status.as_ref().and_then(|s| s.service_name.clone()).unwrap_or_default();
-        if !service.is_empty() {
-            in_flight.probe = true;
-            let target = ProbeTarget { service, h2c: revision.pa.spec.protocol_type == PROTOCOL_H2C };
-            out.push(Effect::Probe { key: key.clone(), target });
         }
     }
 }
@@ -581,49 +384,11 @@ fn record(revision: &mut Revision, key: &Key, stat: &Stat, at: Moment, now: Mome
     true
 }
 
-fn resolve(pa: &PodAutoscaler, settings: &Settings) -> RevisionScaling {
-    let none = std::collections::BTreeMap::new();
-    let annotations = pa.metadata.annotations.as_ref().unwrap_or(&none);
-    let concurrency = pa.spec.container_concurrency.unwrap_or(0);
-    RevisionScaling::resolve(annotations, concurrency, &settings.autoscaler, &settings.deployment)
-}
-
-fn set_scaling(revision: &mut Revision, scaling: RevisionScaling, now: Moment) {
-    if *revision.scaling == scaling {
-        return;
-    }
-    // The weighting is chosen with the windows; new ones start empty.
-    if revision.scaling.weighting == scaling.weighting {
-        if let Some(load) = &mut revision.load {
-            load.resize(&scaling, now);
-        }
-    } else {
-        revision.load = None;
-    }
-    revision.scaling = Arc::new(scaling);
-}
-
 fn set_pod_metrics(revision: &Revision, counts: Counts) {
     revision.metrics.ready.set(f64::from(counts.ready));
     revision.metrics.not_ready.set(f64::from(counts.not_ready));
     revision.metrics.pending.set(f64::from(counts.pending));
     revision.metrics.terminating.set(f64::from(counts.terminating));
-}
-
-fn target_key(key: &Key, pa: &PodAutoscaler) -> Option<Key> {
-    pa.spec.scale_target_ref.name.as_deref().map(|name| Key::new(key.namespace(), name))
-}
-
-/// The resource version as a number. Opaque by contract, but a counter in every API server there is; where it is not,
-/// all versions are equal and the newest event wins.
-fn version(metadata: &kube::api::ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-fn newer<T>(slot: &mut Option<Arc<T>>, object: T, version: impl Fn(&T) -> u64) {
-    if slot.as_deref().is_none_or(|known| version(&object) >= version(known)) {
-        *slot = Some(Arc::new(object));
-    }
 }
 
 /// Spreads revisions over the second, so that scrapes do not come in bursts.

@@ -6,6 +6,7 @@
 
 mod engine;
 mod event;
+mod objects;
 mod revision;
 mod schedule;
 

@@ -22,6 +22,8 @@ pub enum Weighting {
 pub struct Window {
     weighting: Weighting,
     buckets: Box<[f64]>,
+    /// Number of buckets, as a number of seconds to calculate with.
+    len: i64,
     /// Second of the first write since the window was last empty.
     first: Option<i64>,
     /// Second of the newest write.
@@ -31,31 +33,28 @@ pub struct Window {
 /// The longest window that annotations and settings allow; anything above is cut to it.
 const MAX_SECONDS: u64 = 3600;
 
-fn bucket_count(window: Duration) -> usize {
+fn seconds(window: Duration) -> u16 {
     let seconds = window.as_secs() + u64::from(window.subsec_nanos() > 0);
-    seconds.clamp(1, MAX_SECONDS) as usize
+    seconds.clamp(1, MAX_SECONDS) as u16
 }
 
 impl Window {
     /// An empty window.
     pub fn new(window: Duration, weighting: Weighting) -> Self {
-        Self { weighting, buckets: vec![0.0; bucket_count(window)].into(), first: None, last: None }
-    }
-
-    fn len(&self) -> i64 {
-        self.buckets.len() as i64
+        let len = seconds(window);
+        Self { weighting, buckets: vec![0.0; usize::from(len)].into(), len: i64::from(len), first: None, last: None }
     }
 
     fn index(&self, second: i64) -> usize {
-        second.rem_euclid(self.len()) as usize
+        second.rem_euclid(self.len) as usize
     }
 
     /// Adds `value` to the bucket of `at`. Values older than the window are ignored.
     pub fn record(&mut self, at: Moment, value: f64) {
         let second = at.seconds();
         match self.last {
-            Some(last) if second <= last - self.len() => return,
-            Some(last) if second > last && second - last < self.len() => {
+            Some(last) if second <= last - self.len => return,
+            Some(last) if second > last && second - last < self.len => {
                 for skipped in last + 1..=second {
                     let i = self.index(skipped);
                     self.buckets[i] = 0.0;
@@ -76,7 +75,7 @@ impl Window {
 
     /// Whether nothing was recorded for longer than the window.
     pub fn is_empty(&self, now: Moment) -> bool {
-        self.last.is_none_or(|last| now.seconds() - last > self.len())
+        self.last.is_none_or(|last| now.seconds() - last > self.len)
     }
 
     /// The average at `now`.
@@ -96,7 +95,7 @@ impl Window {
     }
 
     fn linear(&self, first: i64, last: i64, silent: i64) -> f64 {
-        let inside = self.len() - silent;
+        let inside = self.len - silent;
         if inside <= 0 {
             return 0.0;
         }
@@ -108,7 +107,7 @@ impl Window {
         let a = smoothing(self.buckets.len());
         let mut weight = a * (1.0 - a).powi(silent as i32);
         let mut sum = 0.0;
-        for back in 0..self.len() - silent {
+        for back in 0..self.len - silent {
             sum += self.buckets[self.index(last - back)] * weight;
             weight *= 1.0 - a;
         }
@@ -119,15 +118,15 @@ impl Window {
     ///
     /// As upstream, the window then counts as filled for the old length, even where it was not.
     pub fn resize(&mut self, window: Duration, now: Moment) {
-        let old = self.len();
+        let old = self.len;
         let mut next = Self::new(window, self.weighting);
-        if next.len() == old {
+        if next.len == old {
             return;
         }
         if let Some(last) = self.last
             && now.seconds() - last <= old
         {
-            for back in 0..old.min(next.len()) {
+            for back in 0..old.min(next.len) {
                 let to = next.index(last - back);
                 next.buckets[to] = self.buckets[self.index(last - back)];
             }

@@ -18,7 +18,9 @@ pub struct MaxWindow {
 impl MaxWindow {
     /// A window of `delay` in slots of two seconds.
     pub fn new(delay: Duration) -> Self {
-        Self::of_slots(delay.as_secs().div_ceil(SLOT_SECONDS as u64) as i64)
+        Self::of_slots(
+            i64::try_from(delay.as_secs()).unwrap_or(i64::MAX - 1).saturating_add(SLOT_SECONDS - 1) / SLOT_SECONDS,
+        )
     }
 
     fn of_slots(slots: i64) -> Self {
@@ -56,8 +58,8 @@ mod tests {
         let values = [5, 8, 5, 7, 5, 5, 1, 4, 4, 4, 4, 9, 3, 4, 2, 1, 0];
         let maxima = [5, 8, 8, 8, 8, 8, 7, 7, 5, 5, 4, 9, 9, 9, 9, 9, 4];
         let mut w = MaxWindow::of_slots(5);
-        for (slot, (value, want)) in values.into_iter().zip(maxima).enumerate() {
-            assert_eq!(w.record_slot(slot as i64, value), want, "slot {slot}");
+        for (slot, (value, want)) in (0..).zip(values.into_iter().zip(maxima)) {
+            assert_eq!(w.record_slot(slot, value), want, "slot {slot}");
         }
     }
 
