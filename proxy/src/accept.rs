@@ -178,7 +178,7 @@ where
                 .title_case_headers(config.title_case_headers)
                 .serve_connection(io, service)
                 .with_upgrades();
-            until_drained(connection, &drain, |connection| connection.graceful_shutdown()).await;
+            until_drained(connection, &drain, http1::UpgradeableConnection::graceful_shutdown).await;
         }
         Protocol::Http2 => {
             let connection = http2::Builder::new(LocalExecutor)
@@ -189,7 +189,7 @@ where
                 .max_frame_size(config.h2_max_frame)
                 .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
                 .serve_connection(TokioIo::new(stream), service);
-            until_drained(connection, &drain, |connection| connection.graceful_shutdown()).await;
+            until_drained(connection, &drain, http2::Connection::graceful_shutdown).await;
         }
     }
 }

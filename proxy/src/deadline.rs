@@ -158,6 +158,9 @@ impl Deadline {
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Limit> {
         loop {
             let Some((at, limit)) = self.watch.next() else { return Poll::Pending };
+            if at == self.watch.start {
+                return Poll::Ready(limit); // a limit of zero; timers are a millisecond late
+            }
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             let armed_for = *self.armed_for.get_or_insert(at);
             if at < armed_for {

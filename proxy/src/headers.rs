@@ -181,6 +181,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Lines = &'static [(&'static str, &'static str)];
+
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         lines
             .iter()
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn hop_by_hop_headers_go_and_the_right_ones_come_back() {
-        let table: &[(&[(&str, &str)], &[(&str, &str)])] = &[
+        let table: &[(Lines, Lines)] = &[
             (&[("host", "h"), ("x-a", "1")], &[("host", "h"), ("x-a", "1")]),
             (&[("connection", "x-a, close"), ("x-a", "1"), ("x-b", "2")], &[("x-b", "2")]),
             (&[("connection", "keep-alive"), ("keep-alive", "timeout=5")], &[]),
@@ -223,14 +225,14 @@ mod tests {
 
     #[test]
     fn ambiguous_shapes_are_refused() {
-        let ok: &[&[(&str, &str)]] = &[
+        let ok: &[Lines] = &[
             &[("host", "a.example:80")],
             &[("host", "[::1]:8080")],
             &[("host", "")],
             &[("host", "a"), ("transfer-encoding", "Chunked")],
             &[("host", "a"), ("content-length", "3")],
         ];
-        let refused: &[&[(&str, &str)]] = &[
+        let refused: &[Lines] = &[
             &[],
             &[("host", "a"), ("host", "a")],
             &[("host", "a b")],

@@ -87,7 +87,7 @@ impl Config {
         let env = Env { lookup };
         let container_concurrency = env.required_int("CONTAINER_CONCURRENCY")?;
         let serving_port = env.required_port("QUEUE_SERVING_PORT")?;
-        env.required_port("QUEUE_SERVING_TLS_PORT")?;
+        env.required("QUEUE_SERVING_TLS_PORT")?;
         let user_port = env.required_port("USER_PORT")?;
         let total = env.required_int("REVISION_TIMEOUT_SECONDS")?;
         let response_start = env.int("REVISION_RESPONSE_START_TIMEOUT_SECONDS")?.unwrap_or(0);
@@ -140,7 +140,7 @@ fn seconds(n: i64) -> Duration {
     Duration::from_secs(u64::try_from(n).unwrap_or(0).min(365 * 24 * 3600))
 }
 
-fn wrong(name: &'static str, value: &str, problem: impl ToString) -> ConfigError {
+fn wrong(name: &'static str, value: &str, problem: &(impl ToString + ?Sized)) -> ConfigError {
     ConfigError::Wrong { name, value: value.chars().take(200).collect(), problem: problem.to_string() }
 }
 
@@ -182,7 +182,7 @@ impl<F: Fn(&str) -> Option<String>> Env<F> {
 
     fn parsed<T>(&self, name: &'static str, parse: impl Fn(&str) -> Result<T, ProbeError>) -> Result<T, ConfigError> {
         let text = self.get(name).unwrap_or_default();
-        parse(&text).map_err(|error| wrong(name, &text, error))
+        parse(&text).map_err(|error| wrong(name, &text, &error))
     }
 }
 

@@ -1,0 +1,77 @@
+//! The binary: what it says to a wrong environment, and how it ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+fn sidecar(serving: u16, bind: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_queue-proxy"));
+    command
+        .env_clear()
+        .envs([
+            ("CONTAINER_CONCURRENCY", "0"),
+            ("QUEUE_SERVING_TLS_PORT", "8112"),
+            ("USER_PORT", "1"),
+            ("REVISION_TIMEOUT_SECONDS", "300"),
+            ("SERVING_NAMESPACE", "ns"),
+            ("SERVING_CONFIGURATION", "conf"),
+            ("SERVING_REVISION", "rev"),
+            ("SERVING_POD", "pod1"),
+            ("SERVING_POD_IP", "10.0.0.1"),
+            ("SERVING_LOGGING_CONFIG", ""),
+            ("SERVING_LOGGING_LEVEL", ""),
+            ("DORMOUSE_BIND_ADDRESS", bind),
+            ("DORMOUSE_DRAIN_QUIET_MS", "0"),
+        ])
+        .env("QUEUE_SERVING_PORT", serving.to_string())
+        .stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn one_line_names_what_is_wrong() {
+    let mut wrong = sidecar(8012, "127.0.0.1");
+    wrong.env("CONTAINER_CONCURRENCY", "many");
+    let mut missing = sidecar(8012, "127.0.0.1");
+    missing.env_remove("SERVING_POD");
+    for (mut command, name) in [(wrong, "CONTAINER_CONCURRENCY"), (missing, "SERVING_POD")] {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.lines().count() == 1 && said.contains(name), "{said}");
+    }
+}
+
+#[test]
+fn a_port_in_use_ends_it() {
+    // An address of its own in 127/8, so that the fixed side ports are free.
+    let taken = std::net::TcpListener::bind("127.77.12.1:0").unwrap();
+    let output = sidecar(taken.local_addr().unwrap().port(), "127.77.12.1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("cannot listen on 127.77.12.1:"));
+}
+
+fn answer(child: &mut Child, address: &str) -> String {
+    loop {
+        assert!(child.try_wait().unwrap().is_none(), "ended early");
+        if let Ok(mut stream) = TcpStream::connect(address) {
+            let probe = "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe/1\r\nK-Network-Probe: queue\r\nConnection: close\r\n\r\n";
+            stream.write_all(probe.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn it_serves_and_a_signal_ends_it_cleanly() {
+    let mut child = sidecar(8012, "127.77.12.2").spawn().unwrap();
+    assert!(answer(&mut child, "127.77.12.2:8012").ends_with("queue"));
+    let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
