@@ -1,9 +1,12 @@
 //! What the controller is told at start.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use api::{labels::SYSTEM_NAMESPACE, timeline::Observer};
+use arc_swap::ArcSwap;
 use kube::Client;
+
+use crate::settings::Settings;
 
 /// Why the controller does not start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// Reconciles at the same time.
     pub workers: usize,
+    /// The ConfigMaps as the controller knows them, kept up to date by it: shared with admission in the same process.
+    pub settings: Arc<ArcSwap<Settings>>,
     /// Told of wake-up phases; the controller has none of its own.
     pub observer: Observer,
     /// Where the metrics are declared.
@@ -58,6 +63,7 @@ impl Config {
             queue_sidecar_image: "dormouse/queue-proxy".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             workers: 32,
+            settings: Arc::new(ArcSwap::from_pointee(Settings::new("cluster.local"))),
             observer: Observer::default(),
             registry: prometheus::Registry::new(),
         }

@@ -8,7 +8,6 @@ use api::{
     serving::{Configuration, Revision, Route, Service},
     settings::Data,
 };
-use arc_swap::ArcSwap;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -72,22 +71,18 @@ impl Controller {
         for map in list {
             take_over(&mut settings, &map.name_any(), map.data.unwrap_or_default());
         }
+        config.settings.store(Arc::new(settings));
         let world = Arc::new(World::new(&config.system_namespace));
         let writer = Writer::new(config.client.clone(), Arc::clone(&world), metrics.clone());
         let context = Context::new(
             world,
             writer,
-            Arc::new(ArcSwap::from_pointee(settings)),
+            Arc::clone(&config.settings),
             metrics,
             config.gateway.clone(),
             config.queue_sidecar_image.clone(),
         );
         Ok(Self { config, context: Arc::new(context) })
-    }
-
-    /// The settings as the controller sees them, kept up to date while it runs: for admission in the same process.
-    pub fn settings(&self) -> Arc<ArcSwap<Settings>> {
-        Arc::clone(&self.context.settings)
     }
 
     /// Reconciles until `shutdown`; work under way is finished first.

@@ -31,6 +31,8 @@ pub mod route;
 pub mod serverless_service;
 pub mod service;
 pub mod settings;
+mod standalone;
 
 pub use config::{Config, ConfigError};
 pub use controller::{Controller, Error};
+pub use standalone::main_from_env;
