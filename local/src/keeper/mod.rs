@@ -16,7 +16,7 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::process::CommandExt as _},
     path::Path,
-    process::{ExitCode, Stdio},
+    process::Stdio,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -35,15 +35,9 @@ use protocol::{Id, Report, Request};
 /// The hidden subcommand that runs the keeper.
 pub const SUBCOMMAND: &str = "__keeper";
 
-/// Runs the keeper process: what `dormouse __keeper` does.
-pub fn main() -> ExitCode {
-    match process::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dormouse keeper: {error}");
-            ExitCode::FAILURE
-        }
-    }
+/// Runs the keeper process: what `dormouse __keeper` does. Returns when no process of its is left.
+pub fn main() -> io::Result<()> {
+    process::run()
 }
 
 /// Why a process could not be started.

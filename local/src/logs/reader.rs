@@ -84,7 +84,7 @@ pub async fn open(
     let started = tokio::task::spawn_blocking(move || Source::open(path, tail)).await;
     let source = started.map_err(io::Error::other).and_then(|opened| opened).map_err(failed)?;
     let notify = if query.follow { Some(Notify::new(&source.path).map_err(failed)?) } else { None };
-    let text = Text { since: query.since.map(|t| format!("{t:.9}")), timestamps: query.timestamps, ..Text::default() };
+    let text = Text { since: query.since.map(cri::time), timestamps: query.timestamps, ..Text::default() };
     let state = State { source, notify, text, remaining: query.limit_bytes.unwrap_or(u64::MAX) };
     Ok(futures::stream::try_unfold(state, State::next))
 }

@@ -45,6 +45,7 @@ impl Writer {
     /// Takes what a stream of the process wrote. Finished lines reach the file before this returns.
     pub fn write(&mut self, now: Timestamp, stream: Stream, mut bytes: &[u8]) -> io::Result<()> {
         let partial = &mut self.partial[stream as usize];
+        let now = cri::time(now);
         while !bytes.is_empty() {
             let room = MAX_PART - partial.len();
             let line_end = bytes.iter().take(room + 1).position(|&b| b == b'\n');
@@ -57,7 +58,7 @@ impl Writer {
                 }
             };
             partial.extend_from_slice(text);
-            cri::write(&mut self.records, now, stream, full, partial);
+            cri::write(&mut self.records, &now, stream, full, partial);
             partial.clear();
             bytes = rest;
         }
@@ -69,7 +70,7 @@ impl Writer {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let partial = std::mem::take(&mut self.partial[stream as usize]);
             if !partial.is_empty() {
-                cri::write(&mut self.records, now, stream, true, &partial);
+                cri::write(&mut self.records, &cri::time(now), stream, true, &partial);
             }
         }
         self.flush()?;

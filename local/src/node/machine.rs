@@ -501,3 +501,6 @@ fn words(wait: Duration) -> String {
         (minutes, seconds) => format!("{minutes}m{seconds}s"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::{Namespace, Node}};
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -22,6 +22,9 @@ pub(super) async fn heartbeat(client: Client, name: String) {
     if let Err(error) = node(&client, &name).await {
         tracing::warn!(%error, "node not registered");
     }
+    // Written once; that it exists already is the usual case.
+    let namespace = Namespace { metadata: ObjectMeta { name: Some(LEASES.to_owned()), ..ObjectMeta::default() }, ..Namespace::default() };
+    let _ = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await;
     let leases: Api<Lease> = Api::namespaced(client, LEASES);
     loop {
         if let Err(error) = renew(&leases, &name).await {

@@ -177,3 +177,123 @@ fn container(pod: &Pod, uid: &str, machine: &Machine, plan: &ContainerPlan, cont
         ..ContainerStatus::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{
+        keeper::Exit,
+        node::{
+            images::ImageMap,
+            machine::{Event, Kind, Now, SpawnFailure},
+            plan,
+        },
+    };
+    use serde_json::{Value, json};
+
+    struct Bench {
+        pod: Pod,
+        machine: Machine,
+        status: PodStatus,
+        now: Now,
+    }
+
+    fn bench(spec: Value) -> Bench {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap();
+        let images = ImageMap::new(Vec::new(), "/x".into(), "queue".into(), "/".into());
+        let plan = plan::plan(&pod, &images, Ipv4Addr::new(127, 9, 0, 2), &std::collections::BTreeMap::new());
+        let now = Now { instant: Instant::now(), wall: Timestamp::UNIX_EPOCH };
+        Bench { pod, machine: Machine::new(plan), status: PodStatus::default(), now }
+    }
+
+    impl Bench {
+        /// `phase | Ready reason | state of each container (last state)`.
+        fn on(&mut self, event: Event) -> String {
+            self.now.instant += Duration::from_secs(1);
+            self.now.wall += Duration::from_secs(1);
+            self.machine.handle(event, self.now);
+            let ip = Ipv4Addr::new(127, 9, 0, 2);
+            let start = Timestamp::UNIX_EPOCH;
+            self.status = status(&self.pod, &self.machine, ip, Ipv4Addr::LOCALHOST, start, &self.status, self.now.wall);
+            let ready = self.condition("Ready");
+            let ready = ready.reason.clone().unwrap_or_else(|| ready.status.clone());
+            let state = |state: &ContainerState| match (&state.waiting, &state.running, &state.terminated) {
+                (Some(waiting), ..) => waiting.reason.clone().unwrap(),
+                (_, Some(_), _) => "running".to_owned(),
+                (.., Some(ended)) => format!("{} {}", ended.reason.as_deref().unwrap(), ended.exit_code),
+                _ => "?".to_owned(),
+            };
+            let all = self.status.init_container_statuses.iter().chain(&self.status.container_statuses).flatten();
+            let states = all.map(|c| {
+                let last = c.last_state.as_ref().map(|last| format!(" ({})", state(last))).unwrap_or_default();
+                format!("{}{last}", state(c.state.as_ref().unwrap()))
+            });
+            format!("{} | {ready} | {}", self.status.phase.as_deref().unwrap(), states.collect::<Vec<_>>().join(", "))
+        }
+
+        fn condition(&self, kind: &str) -> PodCondition {
+            self.status.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap().clone()
+        }
+
+        fn exited(&mut self, container: usize, code: i32) -> String {
+            let exit = Exit { code: Some(code), signal: None };
+            self.on(Event::Exited { container, exit, message: Some("why".into()) })
+        }
+    }
+
+    #[test]
+    fn a_pod_comes_up_crashes_and_backs_off() {
+        let probe = json!({"tcpSocket": {"port": 1}});
+        let mut pod = bench(json!({"containers": [{"name": "a", "readinessProbe": probe}]}));
+        assert_eq!(pod.on(Event::Tick), "Pending | ContainersNotReady | ContainerCreating");
+        assert_eq!(pod.status.pod_ip.as_deref(), Some("127.9.0.2"), "known before anything runs");
+        assert_eq!(pod.on(Event::Spawned { container: 0 }), "Running | ContainersNotReady | running");
+        assert_eq!(pod.condition("Ready").message.unwrap(), "containers with unready status: [a]");
+        let good = Event::Probed { container: 0, restart: 0, kind: Kind::Readiness, good: true };
+        assert_eq!(pod.on(good), "Running | True | running");
+        let since = pod.condition("Ready").last_transition_time;
+        pod.on(Event::Tick);
+        assert_eq!(pod.condition("Ready").last_transition_time, since, "moves only with the status");
+        assert_eq!(pod.exited(0, 3), "Running | ContainersNotReady | ContainerCreating (Error 3)");
+        assert_eq!(pod.on(Event::Spawned { container: 0 }), "Running | ContainersNotReady | running (Error 3)");
+        assert_eq!(pod.exited(0, 0), "Running | ContainersNotReady | CrashLoopBackOff (Completed 0)");
+        let container = &pod.status.container_statuses.as_ref().unwrap()[0];
+        let waiting = container.state.as_ref().unwrap().waiting.as_ref().unwrap();
+        assert_eq!(waiting.message.as_deref(), Some("back-off 10s restarting failed container=a pod=p_ns(u)"));
+        assert_eq!(container.restart_count, 1);
+        let last = container.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+        assert_eq!(last.message.as_deref(), Some("why"));
+    }
+
+    #[test]
+    fn what_cannot_run_waits_with_its_reason() {
+        for (why, words) in [
+            (SpawnFailure::Image { message: "m".into() }, "Pending | ContainersNotReady | ErrImagePull"),
+            (SpawnFailure::Config { message: "m".into() }, "Pending | ContainersNotReady | CreateContainerConfigError"),
+            (SpawnFailure::Exec { message: "m".into() }, "Running | ContainersNotReady | RunContainerError (StartError 128)"),
+        ] {
+            let mut pod = bench(json!({"containers": [{"name": "a", "image": "i"}]}));
+            pod.on(Event::Tick);
+            assert_eq!(pod.on(Event::SpawnFailed { container: 0, why }), words);
+        }
+    }
+
+    #[test]
+    fn init_containers_come_first() {
+        let mut pod = bench(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}));
+        assert_eq!(pod.on(Event::Tick), "Pending | ContainersNotReady | ContainerCreating, PodInitializing");
+        assert_eq!(pod.condition("Initialized").status, "False");
+        pod.on(Event::Spawned { container: 0 });
+        assert_eq!(pod.exited(0, 0), "Pending | ContainersNotReady | Completed 0, ContainerCreating");
+        assert_eq!(pod.condition("Initialized").status, "True");
+        pod.on(Event::Spawned { container: 1 });
+        assert_eq!(pod.exited(1, 0), "Succeeded | PodCompleted | Completed 0, Completed 0");
+        let mut broken = bench(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}));
+        broken.on(Event::Tick);
+        broken.on(Event::Spawned { container: 0 });
+        assert_eq!(broken.exited(0, 2), "Failed | PodCompleted | Error 2, PodInitializing");
+    }
+}
