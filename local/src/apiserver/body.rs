@@ -19,13 +19,6 @@ pub enum Body {
     Stream(Pieces),
 }
 
-impl Body {
-    /// No body.
-    pub fn empty() -> Self {
-        Self::Whole(VecDeque::new())
-    }
-}
-
 impl<B: Into<Bytes>> From<B> for Body {
     fn from(bytes: B) -> Self {
         Self::Whole(VecDeque::from([bytes.into()]))

@@ -72,14 +72,6 @@ impl Filter {
                 (actual == requirement.value) == requirement.equal
             })
     }
-
-    /// The one name this filter lets through, when it asks for one.
-    pub fn exact_name(&self) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|requirement| requirement.field == Field::Name && requirement.equal)
-            .map(|requirement| requirement.value.as_str())
-    }
 }
 
 impl Requirement {

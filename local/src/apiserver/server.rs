@@ -400,7 +400,7 @@ impl Server {
             },
             "/version" => Ok(handlers::reply(200, &discovery::version())),
             "" => Ok(handlers::reply(200, &discovery::paths(&self.registry.table()))),
-            path if path.starts_with("/openapi") => openapi::answer(&self.registry.table(), path, accept),
+            path if path.starts_with("/openapi") => openapi::answer(&self.registry.table(), &self.store, path, accept),
             path => discovery::answer(&self.registry.table(), path, accept, self.address),
         }
     }

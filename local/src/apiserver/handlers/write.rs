@@ -94,7 +94,7 @@ fn create_object(
     if call.path.name.as_ref().is_some_and(|path| *path != name) {
         return Err(name_mismatch(&name, call.name()));
     }
-    checked(resource, &mut object, &name, call.options.field_validation, call, warnings)?;
+    checked(server, &mut object, &name, call, warnings)?;
     if resource.status {
         object.as_object_mut().map(|map| map.remove("status"));
     }
@@ -362,7 +362,7 @@ fn settle(
     for kept in ["name", "namespace", "uid", "creationTimestamp", "resourceVersion", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         keep(&mut new["metadata"], &old["metadata"], kept);
     }
-    checked(resource, &mut new, call.name(), call.options.field_validation, call, warnings)?;
+    checked(server, &mut new, call.name(), call, warnings)?;
     if status_only {
         let managed = new["metadata"].get("managedFields").cloned();
         let mut next = old.clone();
@@ -439,16 +439,17 @@ fn check_type(call: &Call, object: &mut Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks against the schema: unknown fields are dropped and, as asked, reported; wrong values are refused.
+/// Checks against the schema: unknown fields are dropped and, as asked, reported; wrong values are refused. What
+/// admission may still put right (a required field with a default) is left to [`admitted`].
 fn checked(
-    resource: &Resource,
+    server: &Server,
     object: &mut Value,
     name: &str,
-    validation: FieldValidation,
     call: &Call,
     warnings: &mut Vec<String>,
 ) -> Result<(), ApiError> {
-    let findings = validate::check(object, &resource.schema);
+    let (resource, validation) = (&*call.resource, call.options.field_validation);
+    let mut findings = validate::check(object, &resource.schema);
     if !findings.unknown.is_empty() && validation != FieldValidation::Ignore {
         let texts: Vec<String> = findings.unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
         if validation == FieldValidation::Strict {
@@ -484,10 +485,18 @@ fn checked(
             wrong.path
         )));
     }
-    if !findings.causes.is_empty() {
-        return Err(ApiError::invalid(&resource.group, &resource.kind, name, &findings.causes));
+    let main = call.path.subresource.as_deref() != Some("status");
+    if main && server.admission.handles(&resource.group, &resource.kind) {
+        findings.causes.retain(|cause| cause.reason == "FieldValueTypeInvalid");
     }
-    Ok(())
+    refuse_causes(resource, name, &findings)
+}
+
+fn refuse_causes(resource: &Resource, name: &str, findings: &validate::Findings) -> Result<(), ApiError> {
+    if findings.causes.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(&resource.group, &resource.kind, name, &findings.causes))
 }
 
 /// Checks names, labels and what built-in kinds require.
@@ -553,6 +562,7 @@ fn admitted(
     for field in ["name", "namespace", "uid", "creationTimestamp", "resourceVersion"] {
         keep(&mut object["metadata"], &metadata, field);
     }
+    refuse_causes(resource, name, &validate::check(&mut object, &resource.schema))?;
     Ok(object)
 }
 
