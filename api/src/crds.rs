@@ -1,6 +1,8 @@
 //! The CustomResourceDefinitions of all our kinds, generated from the types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
 
 /// All of them, in the order in which a reader meets the kinds.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut crds = vec![
         Service::crd(),
         Configuration::crd(),
         Revision::crd(),
@@ -20,7 +22,36 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         Metric::crd(),
         ServerlessService::crd(),
         Ingress::crd(),
-    ]
+    ];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
+            relax(schema);
+        }
+    }
+    crds
+}
+
+/// What a pod must say and a revision need not, because admission fills it in: the name of a container, the port of
+/// a probe.
+const FILLED_IN: [(&str, &str); 5] =
+    [("containers", "name"), ("initContainers", "name"), ("httpGet", "port"), ("tcpSocket", "port"), ("grpc", "port")];
+
+fn relax(schema: &mut JSONSchemaProps) {
+    for (name, property) in schema.properties.iter_mut().flatten() {
+        for (_, field) in FILLED_IN.iter().filter(|(owner, _)| owner == name) {
+            let object = match property.items.as_mut() {
+                Some(JSONSchemaPropsOrArray::Schema(item)) => item.as_mut(),
+                _ => &mut *property,
+            };
+            if let Some(required) = &mut object.required {
+                required.retain(|r| r != field);
+            }
+        }
+        relax(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = schema.items.as_mut() {
+        relax(item);
+    }
 }
 
 #[cfg(test)]
@@ -41,6 +72,19 @@ mod tests {
             assert!(version.subresources.as_ref().unwrap().status.is_some(), "{:?}", crd.metadata.name);
             assert_eq!(crd.spec.scope, "Namespaced");
         }
+    }
+
+    #[test]
+    fn what_admission_fills_in_is_not_required() {
+        let json = serde_json::to_value(all()).unwrap();
+        let spec = &json[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        let pod = &spec["template"]["properties"]["spec"];
+        assert_eq!(pod["required"], serde_json::json!(["containers"]));
+        let container = &pod["properties"]["containers"]["items"];
+        assert!(!container["required"].to_string().contains("name"), "{}", container["required"]);
+        let probe = &container["properties"]["readinessProbe"]["properties"];
+        assert!(!probe["httpGet"]["required"].to_string().contains("port"));
+        assert!(container["properties"]["ports"]["items"]["required"].to_string().contains("containerPort"));
     }
 
     #[test]
