@@ -69,7 +69,7 @@ impl Controller {
         let list = maps.list(&ListParams::default()).await;
         let list = list.map_err(|source| Error::Settings { namespace: config.system_namespace.clone(), source })?;
         for map in list {
-            take_over(&mut settings, &map.name_any(), map.data.unwrap_or_default());
+            take_over(&mut settings, &map.name_any(), &map.data.unwrap_or_default());
         }
         config.settings.store(Arc::new(settings));
         let world = Arc::new(World::new(&config.system_namespace));
@@ -188,8 +188,8 @@ async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, ReconcileErr
     }
 }
 
-fn take_over(settings: &mut Settings, name: &str, data: Data) {
-    if let Err(error) = settings.apply(name, &data) {
+fn take_over(settings: &mut Settings, name: &str, data: &Data) {
+    if let Err(error) = settings.apply(name, data) {
         tracing::error!(%error, "setting refused; the last good value stays");
     }
 }
@@ -214,7 +214,7 @@ async fn watch_settings(config: Config, context: Arc<Context>) {
         };
         let before = context.settings.load_full();
         let mut settings = before.as_ref().clone();
-        take_over(&mut settings, &name, data);
+        take_over(&mut settings, &name, &data);
         if settings != *before {
             tracing::info!(config_map = %name, "settings changed");
             context.settings.store(Arc::new(settings));

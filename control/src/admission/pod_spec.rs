@@ -54,7 +54,8 @@ pub fn validate(spec: &Value, features: &Features) -> Errors {
     match containers {
         [] => errors.add(Errors::missing(&["containers"])),
         [only] => {
-            errors.add(container(only, Role::Serving(serving), &volumes, features).via_index(0).via("containers"))
+            let wrong = container(only, Role::Serving(serving), &volumes, features);
+            errors.add(wrong.via_index(0).via("containers"));
         }
         several => errors.add(several_containers(several, serving, &volumes, features)),
     }

@@ -125,8 +125,8 @@ mod tests {
 
     use super::*;
 
-    fn readiness(probe: Value) -> String {
-        validate_readiness(&probe, Some(UserPort { name: "http" })).to_string()
+    fn readiness(probe: &Value) -> String {
+        validate_readiness(probe, Some(UserPort { name: "http" })).to_string()
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
             ),
         ];
         for (probe, want) in cases {
-            assert_eq!(readiness(probe.clone()), want, "{probe}");
+            assert_eq!(readiness(&probe), want, "{probe}");
         }
         let sidecar = validate_readiness(&json!({"tcpSocket": {}, "successThreshold": 1}), None).to_string();
         assert_eq!(sidecar, "invalid value: 0: tcpSocket.port\nProbe port must be specified");

@@ -218,6 +218,7 @@ mod tests {
         errors.to_string()
     }
 
+    #[allow(clippy::needless_pass_by_value)] // reads best with literals
     fn spec(volume: Value, mount: Value) -> Value {
         json!({"volumes": [volume], "containers": [{"volumeMounts": [mount]}]})
     }

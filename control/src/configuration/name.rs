@@ -79,15 +79,16 @@ mod tests {
     fn names_are_judged_as_upstream_does() {
         let named = Some("hello-byo");
         let cases = [
-            ("no name", configuration(None, 1, "a"), None, NameCheck::NotNamed),
-            ("no such revision", configuration(named, 1, "a"), None, NameCheck::Free),
-            ("same generation", configuration(named, 2, "a"), Some(revision("c1", 2, "b")), NameCheck::Ours),
-            ("same spec (roll-back)", configuration(named, 3, "a"), Some(revision("c1", 1, "a")), NameCheck::Ours),
-            ("other spec", configuration(named, 3, "a"), Some(revision("c1", 1, "b")), NameCheck::Taken),
-            ("other owner", configuration(named, 1, "a"), Some(revision("c2", 1, "a")), NameCheck::Taken),
+            ("no name", (None, 1, "a"), None, NameCheck::NotNamed),
+            ("no such revision", (named, 1, "a"), None, NameCheck::Free),
+            ("same generation", (named, 2, "a"), Some(("c1", 2, "b")), NameCheck::Ours),
+            ("same spec (roll-back)", (named, 3, "a"), Some(("c1", 1, "a")), NameCheck::Ours),
+            ("other spec", (named, 3, "a"), Some(("c1", 1, "b")), NameCheck::Taken),
+            ("other owner", (named, 1, "a"), Some(("c2", 1, "a")), NameCheck::Taken),
         ];
-        for (case, configuration, revision, want) in cases {
-            assert_eq!(check_name(&configuration, revision.as_ref()), want, "{case}");
+        for (case, (name, generation, image), has, want) in cases {
+            let has = has.map(|(owner, generation, image)| revision(owner, generation, image));
+            assert_eq!(check_name(&configuration(name, generation, image), has.as_ref()), want, "{case}");
         }
     }
 }

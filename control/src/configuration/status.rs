@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn latest_ready_moves_forward_only() {
         let all = [revision("a-1", 1, "True"), revision("a-2", 2, "True"), revision("a-3", 3, "Unknown")];
-        let cases: &[(Option<&str>, &str, Option<&str>, &str, &str)] = &[
+        let cases = [
             (None, "a-3", None, "a-2", "Unknown"),
             (Some("a-1"), "a-3", None, "a-2", "Unknown"),
             (Some("gone"), "a-3", None, "a-2", "Unknown"),
@@ -137,9 +137,9 @@ mod tests {
             (Some("a-2"), "a-1", Some("a-1"), "a-1", "True"),
         ];
         for (before, created, named, want, ready) in cases {
-            let status = settle(*before, created, *named, &all);
-            assert_eq!(status.latest_ready_revision_name.as_deref(), Some(*want), "{before:?} {created}");
-            assert_eq!(conditions::get(&status.conditions, READY).unwrap().status, *ready, "{before:?} {created}");
+            let status = settle(before, created, named, &all);
+            assert_eq!(status.latest_ready_revision_name.as_deref(), Some(want), "{before:?} {created}");
+            assert_eq!(conditions::get(&status.conditions, READY).unwrap().status, ready, "{before:?} {created}");
         }
     }
 

@@ -33,7 +33,7 @@ pub struct Tracker {
 
 impl Tracker {
     /// The Route refers to exactly these objects of its namespace from now on; none = forget the Route.
-    pub fn set(&self, namespace: &str, route: &str, targets: BTreeSet<(Referred, String)>) {
+    pub fn set(&self, namespace: &str, route: &str, targets: &BTreeSet<(Referred, String)>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (namespace.to_owned(), route.to_owned());
         let before = if targets.is_empty() {
@@ -41,7 +41,7 @@ impl Tracker {
         } else {
             inner.refers_to.insert(name, targets.clone()).unwrap_or_default()
         };
-        for (kind, target) in before.difference(&targets) {
+        for (kind, target) in before.difference(targets) {
             let key = (*kind, (namespace.to_owned(), target.clone()));
             if let Some(routes) = inner.referred_by.get_mut(&key) {
                 routes.remove(route);
@@ -72,14 +72,14 @@ mod tests {
     fn references_follow_the_last_statement() {
         let tracker = Tracker::default();
         let targets = |names: &[&str]| names.iter().map(|n| (Referred::Revision, (*n).to_owned())).collect();
-        tracker.set("ns", "r1", targets(&["a", "b"]));
-        tracker.set("ns", "r2", targets(&["b"]));
+        tracker.set("ns", "r1", &targets(&["a", "b"]));
+        tracker.set("ns", "r2", &targets(&["b"]));
         assert_eq!(tracker.routes_of(Referred::Revision, "ns", "b"), ["r1", "r2"]);
-        tracker.set("ns", "r1", targets(&["a"]));
+        tracker.set("ns", "r1", &targets(&["a"]));
         assert_eq!(tracker.routes_of(Referred::Revision, "ns", "b"), ["r2"]);
         assert!(tracker.routes_of(Referred::Configuration, "ns", "a").is_empty());
-        tracker.set("ns", "r1", BTreeSet::new());
-        tracker.set("ns", "r2", BTreeSet::new());
+        tracker.set("ns", "r1", &BTreeSet::new());
+        tracker.set("ns", "r2", &BTreeSet::new());
         let inner = tracker.inner.lock().unwrap();
         assert!(inner.refers_to.is_empty() && inner.referred_by.is_empty(), "nothing is kept for gone Routes");
     }

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::serde::de::DeserializeOwned;
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use serde::Serialize;
 use serde_json::Value;
 
 use super::world::{Known, World};
@@ -27,7 +25,7 @@ pub struct WriteError {
     pub name: String,
     /// What the API server or the connection said.
     #[source]
-    pub source: kube::Error,
+    pub source: Box<kube::Error>,
 }
 
 impl WriteError {
@@ -42,7 +40,7 @@ impl WriteError {
     }
 
     fn has_code(&self, code: u16) -> bool {
-        matches!(&self.source, kube::Error::Api(status) if status.code == code)
+        matches!(&*self.source, kube::Error::Api(status) if status.code == code)
     }
 }
 
@@ -73,10 +71,7 @@ impl Writer {
     }
 
     /// Writes an object's status; refused when someone wrote in between.
-    pub async fn replace_status<K: Known>(&self, object: &K) -> Result<K, WriteError>
-    where
-        K: Serialize + DeserializeOwned,
-    {
+    pub async fn replace_status<K: Known>(&self, object: &K) -> Result<K, WriteError> {
         let answer = self.api::<K>(object).replace_status(&object.name_any(), &PostParams::default(), object).await;
         self.told("update-status", object, answer)
     }
@@ -125,6 +120,6 @@ fn error<K: Known>(verb: &'static str, object: &K, source: kube::Error) -> Write
         kind: K::kind(&()).into_owned(),
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
-        source,
+        source: Box::new(source),
     }
 }

@@ -116,6 +116,7 @@ mod tests {
         settings
     }
 
+    #[allow(clippy::needless_pass_by_value)] // reads best with literals
     fn route(labels: serde_json::Value) -> Route {
         serde_json::from_value(json!({
             "apiVersion": "serving.knative.dev/v1", "kind": "Route",

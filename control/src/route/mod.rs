@@ -40,7 +40,7 @@ use crate::{
 pub async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, ReconcileError> {
     let route = context.world.routes.get(&key.namespace, &key.name);
     let Some(route) = route.filter(|r| r.metadata.deletion_timestamp.is_none()) else {
-        context.world.tracker.set(&key.namespace, &key.name, BTreeSet::new());
+        context.world.tracker.set(&key.namespace, &key.name, &BTreeSet::new());
         context.forget(key);
         return Ok(Outcome::Settled);
     };
@@ -83,7 +83,7 @@ async fn reconcile_children(
     let namespace = route.namespace().unwrap_or_default();
     let targets = InNamespace { world: &context.world, namespace: namespace.clone() };
     let resolved = traffic::resolve(route, &targets);
-    context.world.tracker.set(&namespace, &route.name_any(), resolved.referred.clone());
+    context.world.tracker.set(&namespace, &route.name_any(), &resolved.referred);
     // Targets are looked at once more: one that came between the first look and the statement above woke nobody.
     let resolved = traffic::resolve(route, &targets);
 

@@ -115,8 +115,11 @@ pub fn resolve(route: &Route, targets: &impl Targets) -> Resolved {
             Ok(Some(found)) => add(&mut traffic, found),
             Ok(None) => {}
             // A failure is told before what may only take time.
-            Err(error) if bad.is_none() || error.is_failure() => bad = Some(error),
-            Err(_) => {}
+            Err(error) => {
+                if bad.is_none() || error.is_failure() {
+                    bad = Some(error);
+                }
+            }
         }
     }
     for targets in traffic.by_tag.values_mut() {

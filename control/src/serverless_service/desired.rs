@@ -212,20 +212,20 @@ mod tests {
 
     #[test]
     fn the_mode_yields_to_what_there_is() {
-        let (pods, activators) = (["10.0.0.1", "10.0.0.2"], ["10.1.0.1"]);
-        let cases: &[(&str, &[&str], &[&str], &[&str], bool, bool)] = &[
-            ("Serve", &pods, &activators, &pods, true, false),
-            ("Serve", &[], &activators, &activators, false, true),
-            ("Serve", &pods, &[], &pods, true, false),
-            ("Proxy", &pods, &activators, &activators, true, true),
-            ("Proxy", &pods, &[], &pods, true, true),
-            ("Proxy", &[], &[], &[], false, true),
+        let (pods, activators, none) = (&["10.0.0.1", "10.0.0.2"][..], &["10.1.0.1"][..], &[][..]);
+        let cases = [
+            ("Serve", pods, activators, pods, true, false),
+            ("Serve", none, activators, activators, false, true),
+            ("Serve", pods, none, pods, true, false),
+            ("Proxy", pods, activators, activators, true, true),
+            ("Proxy", pods, none, pods, true, true),
+            ("Proxy", none, none, none, false, true),
         ];
         for (mode, pods, activators, want, has_pods, by_activator) in cases {
             let (private, shared) = (endpoints(pods), endpoints(activators));
             let got = backing(&sks(mode, "http1", 0), Some(&private), Some(&shared));
-            assert_eq!(addresses(&got), *want, "{mode} {pods:?} {activators:?}");
-            assert_eq!((got.has_pods, got.by_activator), (*has_pods, *by_activator), "{mode} {pods:?} {activators:?}");
+            assert_eq!(addresses(&got), want, "{mode} {pods:?} {activators:?}");
+            assert_eq!((got.has_pods, got.by_activator), (has_pods, by_activator), "{mode} {pods:?} {activators:?}");
         }
         assert!(!backing(&sks("Proxy", "http1", 2), None, None).has_pods, "nothing exists yet");
     }

@@ -122,6 +122,7 @@ mod tests {
         .unwrap()
     }
 
+    #[allow(clippy::needless_pass_by_value)] // reads best with literals
     fn route(traffic: serde_json::Value) -> Route {
         serde_json::from_value(json!({
             "apiVersion": "serving.knative.dev/v1", "kind": "Route",
