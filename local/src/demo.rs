@@ -3,10 +3,7 @@
 use std::net::SocketAddr;
 
 use api::{conditions, serving::Service};
-use kube::{
-    Api, Client,
-    runtime::{conditions::is_deleted, wait::await_condition},
-};
+use kube::{Api, Client, runtime::wait::await_condition};
 use serde_json::{Value, json};
 
 use crate::{board::Board, manifests::Manifest, system::HELLO_IMAGE};
@@ -38,10 +35,8 @@ pub async fn run(client: &Client, board: &Board, http: SocketAddr) -> anyhow::Re
     let ready = |s: Option<&Service>| {
         s.and_then(|s| s.status.as_ref()).is_some_and(|s| conditions::is_true(&s.conditions, conditions::READY))
     };
-    tokio::select! {
-        done = await_condition(services.clone(), "hello", ready) => { done?; }
-        gone = await_condition(services, "hello", is_deleted("")) => { gone?; return Ok(()); }
-    }
+    // If somebody deletes it before it is ready there is nothing to show, and this waits for another of that name.
+    await_condition(services, "hello", ready).await?;
     board.screen().line(&format!(
         "\n  Try it:  curl -H 'Host: hello.default.example.com' http://{http}/\n  \
          It sleeps {WINDOW} after the last request; the next request wakes it.\n"

@@ -1,2 +1,35 @@
-//! dormouse: everything in one command, with an embedded API server and node.
-fn main() {}
+//! The `dormouse` command: parses the command line and hands over to the crate that does the work.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use local::cli::{Cli, Command};
+use tokio::runtime;
+
+fn main() -> ExitCode {
+    // The sidecar starts on every cold start: it does not wait for a command line parser.
+    if std::env::args_os().nth(1).is_some_and(|a| a == "queue-proxy") {
+        return queue_proxy::main_from_env();
+    }
+    let result = match Cli::parse().command {
+        Command::Up(options) => on_one_thread(local::up::run(options)),
+        Command::Hello => on_one_thread(local::hello::run()),
+        Command::Keeper => local::keeper::main().map_err(Into::into),
+        Command::Activator => return activator::main_from_env(),
+        Command::QueueProxy => return queue_proxy::main_from_env(),
+        Command::Autoscaler => return autoscaler::main_from_env(),
+        Command::Controller => return control::main_from_env(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dormouse: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the command on a runtime of this thread alone; `up` starts further threads of its own.
+fn on_one_thread(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}

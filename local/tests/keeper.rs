@@ -122,6 +122,19 @@ async fn kill_9_of_the_parent_leaves_nothing() {
     until("nothing is left", || running_in(dir.path()).is_empty()).await;
 }
 
+#[tokio::test]
+async fn without_its_keeper_no_container_runs_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (keeper, mut ended) = Keeper::start(Path::new(EXE)).unwrap();
+    let process = keeper.spawn(sh(dir.path(), "trap '' TERM; sleep 1000 & sleep 1001")).await.unwrap();
+    until("both run", || running_in(dir.path()).len() >= 3).await;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
+    let keeper_pid = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(1).unwrap().to_owned();
+    assert!(Std::new("kill").args(["-9", &keeper_pid]).status().unwrap().success());
+    tokio::time::timeout(PATIENCE, ended.wait()).await.unwrap();
+    until("nothing is left", || running_in(dir.path()).is_empty()).await;
+}
+
 /// Not a test: the process that `kill_9_of_the_parent_leaves_nothing` kills.
 #[tokio::test]
 #[ignore = "run by another test"]
