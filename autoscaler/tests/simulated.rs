@@ -35,6 +35,8 @@ struct World {
     ready: i32,
     pod_start: Duration,
     activator_answers: bool,
+    /// Writes of this kind fail.
+    broken: Option<&'static str>,
     /// (second since start, replicas) of every scale write.
     scales: Vec<(i64, i32)>,
     status_writes: usize,
@@ -84,6 +86,7 @@ impl World {
             ready: 0,
             pod_start: Duration::from_secs(1),
             activator_answers: true,
+            broken: None,
             scales: Vec::new(),
             status_writes: 0,
             modes: Vec::new(),
@@ -136,6 +139,12 @@ impl World {
     }
 
     fn write(&mut self, write: Write) {
+        let away = || "the API server is away".to_owned();
+        match (self.broken, &write) {
+            (Some("scale"), Write::Scale { .. }) => return self.send(Event::Wrote(key(), Written::Scale(Err(away())))),
+            (Some("status"), Write::Status(_)) => return self.send(Event::Wrote(key(), Written::Status(Err(away())))),
+            _ => {}
+        }
         match write {
             Write::Scale { replicas, .. } => {
                 self.scales.push((self.second(), replicas));
@@ -408,4 +417,103 @@ fn absurd_reports_change_nothing() {
     }
     world.run(30, |_| Some((10.0, 10.0)));
     assert!(world.scales.is_empty() && world.replicas == 1);
+}
+
+#[test]
+fn a_failing_write_is_repeated_and_keeps_no_other_from_being_made() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.idle(200);
+    world.scales.clear();
+    world.broken = Some("status");
+    world.report(1.0, 1.0);
+    assert_eq!(world.scales, [(200, 1)], "a status that cannot be written must not keep a request waiting");
+    world.idle(5);
+    assert_eq!(world.active().0, "False", "as last written");
+    world.broken = None;
+    world.idle(31);
+    assert_eq!(world.active().0, "True");
+
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.idle(200);
+    world.scales.clear();
+    world.broken = Some("scale");
+    world.report(1.0, 1.0);
+    world.idle(2);
+    assert!(world.scales.is_empty());
+    world.broken = None;
+    world.idle(5);
+    assert_eq!(world.replicas, 1, "repeated by itself");
+}
+
+#[test]
+fn a_report_before_the_last_list_is_decided_with_it() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.idle(200);
+    let mut second = World::with(&[], |pa| *pa = world.pa.clone());
+    second.replicas = 0;
+    second.version = world.version + 100;
+    let sks = world.sks.clone().unwrap();
+    second.send(Event::Sks(Change::Applied(Box::new(sks))));
+    second.set_replicas(0);
+    second.send(Event::PodAutoscaler(Change::Applied(Box::new(second.pa.clone()))));
+    second.report(1.0, 1.0);
+    assert!(second.scales.is_empty());
+    for kind in [Kind::Metric, Kind::Pod, Kind::Target, Kind::Settings, Kind::ServerlessService, Kind::PodAutoscaler] {
+        second.send(Event::Synced(kind));
+    }
+    assert_eq!(second.scales, [(0, 1)]);
+}
+
+#[test]
+fn other_classes_are_left_alone() {
+    let mut world = World::with(&[], |pa| {
+        let annotations = pa.metadata.annotations.as_mut().unwrap();
+        annotations.insert("autoscaling.knative.dev/class".into(), "hpa.autoscaling.knative.dev".into());
+    });
+    world.start(settings::Autoscaler::default());
+    world.run(30, |_| Some((500.0, 500.0)));
+    assert!(world.scales.is_empty() && world.modes.is_empty() && world.status_writes == 0);
+}
+
+#[test]
+fn settings_are_followed_live() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler { min_scale: 3, ..settings::Autoscaler::default() });
+    world.idle(10);
+    assert_eq!(world.replicas, 3);
+    let settings =
+        Settings { autoscaler: settings::Autoscaler { min_scale: 5, ..Default::default() }, ..Settings::default() };
+    world.send(Event::Settings(settings.into()));
+    assert_eq!(world.replicas, 5);
+}
+
+#[test]
+fn a_scale_target_that_somebody_else_changed_is_put_right() {
+    let mut world = World::new(&[("min-scale", "2")]);
+    world.start(settings::Autoscaler::default());
+    world.idle(10);
+    world.set_replicas(7);
+    assert_eq!(world.replicas, 2);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+    #[test]
+    fn written_scales_lie_within_the_bounds(
+        loads in proptest::collection::vec(proptest::option::of(0.0f64..5000.0), 20..120), min in 1i32..4, more in 0i32..20,
+    ) {
+        let (low, high) = (min.to_string(), (min + more).to_string());
+        let mut world = World::new(&[("min-scale", &low), ("max-scale", &high)]);
+        world.start(settings::Autoscaler::default());
+        for load in loads {
+            world.run(3, |_| load.map(|load| (load, load)));
+        }
+        for (second, replicas) in &world.scales {
+            proptest::prop_assert!((min..=min + more).contains(replicas), "{replicas} at {second}");
+        }
+        proptest::prop_assert!((min..=min + more).contains(&world.replicas));
+    }
 }

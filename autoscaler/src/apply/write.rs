@@ -1,6 +1,6 @@
 //! Writes to the API server. Scale writes never wait behind others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use api::{
     autoscaling::{Metric, PodAutoscaler},
@@ -24,6 +24,9 @@ const SCALES: usize = 256;
 /// Other writes under way at once.
 const OTHERS: usize = 32;
 
+/// One write may take this long, waiting included.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Writes what the engine asks for.
 #[derive(Clone)]
 pub struct Writer {
@@ -38,8 +41,13 @@ impl Writer {
         Self { client, scales: Arc::new(Semaphore::new(SCALES)), others: Arc::new(Semaphore::new(OTHERS)) }
     }
 
-    /// Writes, and says how it ended.
+    /// Writes, and says how it ended; in any case after a while.
     pub async fn write(&self, key: &Key, write: Write) -> Written {
+        let late = late(&write);
+        tokio::time::timeout(TIMEOUT, self.attempt(key, write)).await.unwrap_or(late)
+    }
+
+    async fn attempt(&self, key: &Key, write: Write) -> Written {
         let lane = if matches!(write, Write::Scale { .. }) { &self.scales } else { &self.others };
         // Never closed; without a permit the write would only be early.
         let _permit = lane.acquire().await;
@@ -88,5 +96,15 @@ impl Writer {
         let written = scale.spec.and_then(|spec| spec.replicas).unwrap_or(replicas);
         let version = scale.metadata.resource_version.and_then(|v| v.parse().ok()).unwrap_or(0);
         Ok((written, version))
+    }
+}
+
+fn late(write: &Write) -> Written {
+    let error = "no answer in time".to_owned();
+    match write {
+        Write::Scale { .. } => Written::Scale(Err(error)),
+        Write::CreateSks(_) | Write::PatchSks(_) => Written::Sks(Err(error)),
+        Write::CreateMetric(_) | Write::PatchMetric(_) => Written::Metric(Err(error)),
+        Write::Status(_) => Written::Status(Err(error)),
     }
 }

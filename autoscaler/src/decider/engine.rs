@@ -16,7 +16,7 @@ use crate::{
     collect::{Counts, Load, Pods, is_plausible},
     key::Key,
     ledger::Account,
-    metrics::Metrics,
+    metrics::{Metrics, Number},
     moment::Moment,
     ownership::Ownership,
 };
@@ -134,6 +134,9 @@ impl Engine {
                 let before = self.unsynced.len();
                 self.unsynced.retain(|k| *k != kind);
                 if before > 0 && self.unsynced.is_empty() {
+                    for revision in self.revisions.values_mut().filter(|r| r.load.is_some()) {
+                        revision.tick_at = Some(now);
+                    }
                     self.all(now, out);
                 }
             }
@@ -201,6 +204,8 @@ impl Engine {
                 revision.tick_at = Some(now.plus(TICK));
             }
             set_pod_metrics(revision, counts);
+            // A reported load may have waited for the last list.
+            self.tick_and_look(key, now, out);
             self.look_now(key, now, out);
         }
     }
@@ -278,15 +283,13 @@ impl Engine {
 
     /// Decides; tells whether the answer is another than before.
     fn tick(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) -> bool {
-        if !self.unsynced.is_empty() {
-            // Pods that are not listed yet would look like none.
-            if let Some(revision) = self.revisions.get_mut(key) {
-                revision.tick_at = Some(now.plus(Duration::from_millis(10)));
-            }
-            return false;
-        }
         let ready = self.pods.counts(key).ready;
         let Some(revision) = self.revisions.get_mut(key) else { return false };
+        if !self.unsynced.is_empty() {
+            // Pods that are not listed yet would look like none. The last list brings everybody back here.
+            revision.tick_at = None;
+            return false;
+        }
         let reachable = revision.pa.spec.reachability.as_deref() != Some(UNREACHABLE);
         let decided = revision.decide(ready, reachable, now);
         if revision.load.as_ref().is_some_and(|load| load.is_empty(now)) {
@@ -299,12 +302,13 @@ impl Engine {
         revision.excess_burst_capacity = decision.excess_burst_capacity;
         revision.ledger.record(now, inputs, decision);
         let metrics = &revision.metrics;
-        metrics.desired.set(f64::from(decision.desired));
-        metrics.excess.set(f64::from(decision.excess_burst_capacity));
-        metrics.panic_mode.set(f64::from(u8::from(revision.state.in_panic())));
-        metrics.stable.set(inputs.stable);
-        metrics.panic.set(inputs.panic);
-        metrics.target.set(revision.scaling.target);
+        metrics.set_kind(revision.scaling.metric);
+        metrics.set(Number::Desired, decision.desired);
+        metrics.set(Number::Excess, decision.excess_burst_capacity);
+        metrics.set(Number::PanicMode, u8::from(revision.state.in_panic()));
+        metrics.set(Number::Stable, inputs.stable);
+        metrics.set(Number::Panic, inputs.panic);
+        metrics.set(Number::Target, revision.scaling.target);
         if revision.needs_tick(now) {
             revision.tick_at = Some(now.plus(TICK));
         }
@@ -329,13 +333,6 @@ impl Engine {
         }
         let counts = self.pods.counts(key);
         let Some(revision) = self.revisions.get_mut(key) else { return };
-        if let Some(until) = revision.pause_until {
-            if now < until {
-                revision.look_at = Some(until);
-                return;
-            }
-            revision.pause_until = None;
-        }
         let target = target_key(key, &revision.pa);
         let plan = plan(
             &View {
@@ -351,11 +348,13 @@ impl Engine {
             },
             now,
         );
-        revision.look_at = plan.again_in.map(|again| now.plus(again));
+        let pauses = [revision.scale_backoff.pause(now), revision.backoff.pause(now)];
+        revision.look_at =
+            plan.again_in.map(|again| now.plus(again)).into_iter().chain(pauses.into_iter().flatten()).min();
         if plan.want >= 0 {
-            revision.metrics.requested.set(f64::from(plan.want));
+            revision.metrics.set(Number::Requested, plan.want);
         }
-        send(revision, key, target, counts, plan, out);
+        send(revision, key, target, counts, plan, now, out);
     }
 
     /// Puts the earliest of a revision's wishes into the schedule.
@@ -385,14 +384,14 @@ fn record(revision: &mut Revision, key: &Key, stat: &Stat, at: Moment, now: Mome
 }
 
 fn set_pod_metrics(revision: &Revision, counts: Counts) {
-    revision.metrics.ready.set(f64::from(counts.ready));
-    revision.metrics.not_ready.set(f64::from(counts.not_ready));
-    revision.metrics.pending.set(f64::from(counts.pending));
-    revision.metrics.terminating.set(f64::from(counts.terminating));
+    revision.metrics.set(Number::Ready, counts.ready);
+    revision.metrics.set(Number::NotReady, counts.not_ready);
+    revision.metrics.set(Number::Pending, counts.pending);
+    revision.metrics.set(Number::Terminating, counts.terminating);
 }
 
 /// Spreads revisions over the second, so that scrapes do not come in bursts.
 fn phase(key: &Key) -> Duration {
     let hash = key.as_str().bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
-    Duration::from_millis(hash % 100)
+    Duration::from_millis(hash % 1000)
 }

@@ -2,7 +2,7 @@
 //!
 //! Watches and the answers to our own writes overtake each other, so the newer version of an object wins.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use api::{
     autoscaling::{Metric, PROTOCOL_H2C, PodAutoscaler},
@@ -26,9 +26,6 @@ use crate::{
     key::Key,
     moment::Moment,
 };
-
-/// First and longest pause after a failed write.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 impl Engine {
     pub(super) fn pod_autoscaler(&mut self, mut pa: PodAutoscaler, now: Moment, out: &mut Vec<Effect>) {
@@ -123,6 +120,7 @@ impl Engine {
 
     pub(super) fn wrote(&mut self, key: &Key, written: Written, now: Moment, out: &mut Vec<Effect>) {
         let Some(revision) = self.revisions.get_mut(key) else { return };
+        let is_scale = matches!(written, Written::Scale(_));
         let result = match written {
             Written::Scale(result) => {
                 revision.in_flight.scale = false;
@@ -154,15 +152,11 @@ impl Engine {
             }
         };
         self.metrics.writes.inc();
-        match result {
-            Ok(()) => revision.failures = 0,
-            Err(error) => {
-                self.metrics.write_errors.inc();
-                revision.failures += 1;
-                let pause = PAUSE.0.saturating_mul(1 << revision.failures.min(12)).min(PAUSE.1);
-                revision.pause_until = Some(now.plus(pause));
-                tracing::warn!(revision = %key, error, retry_in = ?pause, "write failed");
-            }
+        let backoff = if is_scale { &mut revision.scale_backoff } else { &mut revision.backoff };
+        let pause = backoff.ended(result.is_ok(), now);
+        if let Err(error) = result {
+            self.metrics.write_errors.inc();
+            tracing::warn!(revision = %key, error, retry_in = ?pause, "write failed");
         }
         self.look_now(key, now, out);
     }
@@ -194,16 +188,19 @@ pub(super) fn send(
     target: Option<Key>,
     counts: Counts,
     plan: Plan,
+    now: Moment,
     out: &mut Vec<Effect>,
 ) {
+    let scale_paused = revision.scale_backoff.pause(now).is_some();
+    let paused = revision.backoff.pause(now).is_some();
     let in_flight = &mut revision.in_flight;
     let mut write = |write, wakes| out.push(Effect::Write { key: key.clone(), write, wakes });
-    if let (Some(replicas), Some(target), false) = (plan.scale, target, in_flight.scale) {
+    if let (Some(replicas), Some(target), false) = (plan.scale, target, in_flight.scale || scale_paused) {
         in_flight.scale = true;
         tracing::info!(revision = %key, replicas, clamp = ?plan.clamp, zero = ?plan.zero, "scaling");
         write(Write::Scale { target: target.name().to_owned(), replicas }, replicas > 0 && counts.ready == 0);
     }
-    if let (Some(change), false) = (plan.sks, in_flight.sks) {
+    if let (Some(change), false) = (plan.sks, in_flight.sks || paused) {
         in_flight.sks = true;
         write(
             match change {
@@ -213,7 +210,7 @@ pub(super) fn send(
             false,
         );
     }
-    if let (Some(change), false) = (plan.metric, in_flight.metric) {
+    if let (Some(change), false) = (plan.metric, in_flight.metric || paused) {
         in_flight.metric = true;
         write(
             match change {
@@ -223,7 +220,7 @@ pub(super) fn send(
             false,
         );
     }
-    if let (Some(status), false) = (plan.status, in_flight.status) {
+    if let (Some(status), false) = (plan.status, in_flight.status || paused) {
         in_flight.status = true;
         write(Write::Status(status), false);
     }

@@ -32,6 +32,35 @@ pub(super) struct InFlight {
     pub(super) probe: bool,
 }
 
+/// Longer and longer pauses after failures in a row.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+    until: Option<Moment>,
+}
+
+impl Backoff {
+    /// First and longest pause.
+    const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+    /// Takes how an attempt ended; after a failure, says how long to pause.
+    pub(super) fn ended(&mut self, good: bool, now: Moment) -> Option<Duration> {
+        if good {
+            *self = Self::default();
+            return None;
+        }
+        let pause = Self::PAUSE.0.saturating_mul(1 << self.failures.min(12)).min(Self::PAUSE.1);
+        self.failures += 1;
+        self.until = Some(now.plus(pause));
+        Some(pause)
+    }
+
+    /// Until when to wait, if it is to wait.
+    pub(super) fn pause(&self, now: Moment) -> Option<Moment> {
+        self.until.filter(|until| now < *until)
+    }
+}
+
 /// One revision.
 pub(super) struct Revision {
     pub(super) pa: Arc<PodAutoscaler>,
@@ -47,8 +76,10 @@ pub(super) struct Revision {
     /// Last probe's end and answer.
     pub(super) probe: Option<(Moment, bool)>,
     pub(super) in_flight: InFlight,
-    /// Failed writes in a row.
-    pub(super) failures: u32,
+    /// Pauses scale writes after failures.
+    pub(super) scale_backoff: Backoff,
+    /// Pauses all other writes after failures: those must not keep a scale from being written.
+    pub(super) backoff: Backoff,
     pub(super) warned_of_bad_stats: bool,
     pub(super) ledger: Ledger,
     pub(super) metrics: RevisionMetrics,
@@ -57,8 +88,6 @@ pub(super) struct Revision {
     pub(super) tick_at: Option<Moment>,
     pub(super) scrape_at: Option<Moment>,
     pub(super) look_at: Option<Moment>,
-    /// Writes failed: leave the API server alone until then.
-    pub(super) pause_until: Option<Moment>,
 }
 
 /// A probe's answer is believed for this long; the last pod goes only on a fresh one.
@@ -93,7 +122,8 @@ impl Revision {
             decided_at: None,
             probe: None,
             in_flight: InFlight::default(),
-            failures: 0,
+            scale_backoff: Backoff::default(),
+            backoff: Backoff::default(),
             warned_of_bad_stats: false,
             ledger: Ledger::default(),
             metrics,
@@ -101,7 +131,6 @@ impl Revision {
             tick_at: None,
             scrape_at: None,
             look_at: None,
-            pause_until: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! A fake API server behind `kube::Client`: lists what it was given, keeps watches open, records writes.
 
+#![allow(dead_code)] // each test crate uses its part
+
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
@@ -60,6 +62,9 @@ impl Api {
         }
         let plural = path.rsplit('/').next().unwrap_or_default();
         let answer = if method == Method::GET {
+            if let Some(object) = self.find(plural).filter(|_| path.contains("/endpoints/")) {
+                return Response::new(Full::from(object.to_string()).boxed());
+            }
             let items: Vec<Value> =
                 self.objects.lock().unwrap().iter().filter(|(p, _)| *p == plural).map(|(_, o)| o.clone()).collect();
             json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "10" }, "items": items })
@@ -72,6 +77,10 @@ impl Api {
             answer
         };
         Response::new(Full::from(answer.to_string()).boxed())
+    }
+
+    fn find(&self, name: &str) -> Option<Value> {
+        self.objects.lock().unwrap().iter().find(|(n, _)| *n == name).map(|(_, object)| object.clone())
     }
 
     fn written(&self, path: &str, body: &Value) -> Value {
