@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use crate::{
-    algorithm::{Decision, Inputs, decide::Reasons},
+    algorithm::{Decision, Inputs, RevisionScaling, bounds::Clamp, decide::Reasons, zero::ZeroStep},
     moment::Moment,
 };
 
@@ -38,19 +38,30 @@ pub struct Entry {
     pub reasons: Vec<crate::algorithm::Reason>,
 }
 
+/// What became of the last decision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Pods asked for after bounds and scale-to-zero, -1 = unknown.
+    pub want: i32,
+    /// Which bound moved it.
+    pub bound: Option<Clamp>,
+    /// At zero: where the revision is on its way there.
+    pub scale_to_zero: Option<ZeroStep>,
+}
+
 /// The answer to "why?".
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Account {
     /// `namespace/name`.
     pub revision: String,
-    /// Load per pod at which a pod is added.
-    pub target: f64,
-    /// Load per pod that it can take.
-    pub total: f64,
+    /// The revision's settings, with which each decision can be repeated.
+    pub settings: RevisionScaling,
     /// Last decision, -1 before the first.
     pub desired: i32,
     /// Ready pods.
     pub ready: i32,
+    /// What became of it.
+    pub outcome: Outcome,
     /// Whether the revision is in panic.
     pub panicking: bool,
     /// Oldest first.

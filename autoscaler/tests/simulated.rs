@@ -143,6 +143,10 @@ impl World {
         match (self.broken, &write) {
             (Some("scale"), Write::Scale { .. }) => return self.send(Event::Wrote(key(), Written::Scale(Err(away())))),
             (Some("status"), Write::Status(_)) => return self.send(Event::Wrote(key(), Written::Status(Err(away())))),
+            (Some("forgets"), Write::Status(_)) => {
+                self.status_writes += 1;
+                return self.send(Event::Wrote(key(), Written::Status(Ok(Box::new(self.pa.clone())))));
+            }
             _ => {}
         }
         match write {
@@ -516,4 +520,18 @@ proptest::proptest! {
         }
         proptest::prop_assert!((min..=min + more).contains(&world.replicas));
     }
+}
+
+#[test]
+fn a_server_that_does_not_take_a_status_is_not_flooded() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.idle(10);
+    let before = world.pa.status.clone();
+    world.broken = Some("forgets");
+    world.status_writes = 0;
+    world.report(1000.0, 1000.0);
+    world.idle(30);
+    assert_eq!(world.pa.status, before);
+    assert!((2..60).contains(&world.status_writes), "{}", world.status_writes);
 }

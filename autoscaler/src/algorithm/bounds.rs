@@ -3,7 +3,8 @@
 use super::scaling::RevisionScaling;
 
 /// Which bound moved a wanted scale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Clamp {
     /// Raised to the min scale.
     Min,

@@ -26,7 +26,7 @@ pub enum MetricKind {
 }
 
 /// Everything the rules need to know about a revision's settings.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct RevisionScaling {
     /// What is measured.
     pub metric: MetricKind,

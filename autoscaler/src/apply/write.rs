@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{
-    autoscaling::{Metric, PodAutoscaler},
+    autoscaling::{Metric, PodAutoscaler, PodAutoscalerStatus},
     networking::ServerlessService,
 };
 use k8s_openapi::api::apps::v1::Deployment;
@@ -11,7 +11,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -77,7 +77,7 @@ impl Writer {
             }
             Write::Status(status) => {
                 let api: Api<PodAutoscaler> = Api::namespaced(self.client.clone(), namespace);
-                let patch = Patch::Merge(json!({ "status": status }));
+                let patch = Patch::Merge(status_patch(&status));
                 Written::Status(api.patch_status(name, &merge, &patch).await.map(Box::new).map_err(text))
             }
         }
@@ -99,6 +99,19 @@ impl Writer {
     }
 }
 
+/// Fields that are absent are removed: a merge would keep them.
+fn status_patch(status: &PodAutoscalerStatus) -> Value {
+    let mut patch = json!({
+        "observedGeneration": null, "conditions": [], "serviceName": null, "metricsServiceName": null,
+        "desiredScale": null, "actualScale": null,
+    });
+    // A struct of plain fields always becomes an object.
+    if let (Some(patch), Ok(Value::Object(fields))) = (patch.as_object_mut(), serde_json::to_value(status)) {
+        patch.extend(fields);
+    }
+    json!({ "status": patch })
+}
+
 fn late(write: &Write) -> Written {
     let error = "no answer in time".to_owned();
     match write {
@@ -106,5 +119,18 @@ fn late(write: &Write) -> Written {
         Write::CreateSks(_) | Write::PatchSks(_) => Written::Sks(Err(error)),
         Write::CreateMetric(_) | Write::PatchMetric(_) => Written::Metric(Err(error)),
         Write::Status(_) => Written::Status(Err(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_fields_are_removed_by_the_patch() {
+        let status = PodAutoscalerStatus { desired_scale: Some(2), ..PodAutoscalerStatus::default() };
+        let patch = status_patch(&status);
+        assert_eq!(patch["status"]["desiredScale"], 2);
+        assert!(patch["status"].as_object().is_some_and(|s| s["serviceName"].is_null() && s.len() == 6));
     }
 }

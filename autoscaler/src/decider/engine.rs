@@ -15,7 +15,7 @@ use crate::{
     apply::plan::{View, plan},
     collect::{Counts, Load, Pods, is_plausible},
     key::Key,
-    ledger::Account,
+    ledger::{Account, Outcome},
     metrics::{Metrics, Number},
     moment::Moment,
     ownership::Ownership,
@@ -173,10 +173,10 @@ impl Engine {
         let revision = self.revisions.get(key)?;
         Some(Account {
             revision: key.to_string(),
-            target: revision.scaling.target,
-            total: revision.scaling.total,
+            settings: (*revision.scaling).clone(),
             desired: revision.desired,
             ready: self.pods.counts(key).ready,
+            outcome: revision.outcome,
             panicking: revision.state.in_panic(),
             decisions: revision.ledger.entries(),
         })
@@ -354,6 +354,7 @@ impl Engine {
         if plan.want >= 0 {
             revision.metrics.set(Number::Requested, plan.want);
         }
+        revision.outcome = Outcome { want: plan.want, bound: plan.clamp, scale_to_zero: plan.zero };
         send(revision, key, target, counts, plan, now, out);
     }
 

@@ -95,7 +95,7 @@ pub enum Written {
 }
 
 /// An object to create or change.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub enum Write {
     /// Replicas of a Deployment.
     Scale {

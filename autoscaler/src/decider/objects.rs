@@ -17,7 +17,7 @@ use kube::Resource;
 use super::{
     Engine,
     event::{Effect, ProbeTarget, Settings, Write, Written},
-    revision::Revision,
+    revision::{Echo, Revision},
 };
 use crate::{
     algorithm::RevisionScaling,
@@ -200,29 +200,32 @@ pub(super) fn send(
         tracing::info!(revision = %key, replicas, clamp = ?plan.clamp, zero = ?plan.zero, "scaling");
         write(Write::Scale { target: target.name().to_owned(), replicas }, replicas > 0 && counts.ready == 0);
     }
+    let mut echoed = false;
+    let [sks_echo, metric_echo, status_echo] = &mut revision.echoes;
     if let (Some(change), false) = (plan.sks, in_flight.sks || paused) {
-        in_flight.sks = true;
-        write(
-            match change {
-                Change::Create(sks) => Write::CreateSks(sks),
-                Change::Spec(spec) => Write::PatchSks(spec),
-            },
-            false,
-        );
+        let change = match change {
+            Change::Create(sks) => Write::CreateSks(sks),
+            Change::Spec(spec) => Write::PatchSks(spec),
+        };
+        in_flight.sks = sks_echo.may_write(&change, now);
+        if in_flight.sks { write(change, false) } else { echoed = true }
     }
     if let (Some(change), false) = (plan.metric, in_flight.metric || paused) {
-        in_flight.metric = true;
-        write(
-            match change {
-                Change::Create(metric) => Write::CreateMetric(metric),
-                Change::Spec(spec) => Write::PatchMetric(spec),
-            },
-            false,
-        );
+        let change = match change {
+            Change::Create(metric) => Write::CreateMetric(metric),
+            Change::Spec(spec) => Write::PatchMetric(spec),
+        };
+        in_flight.metric = metric_echo.may_write(&change, now);
+        if in_flight.metric { write(change, false) } else { echoed = true }
     }
     if let (Some(status), false) = (plan.status, in_flight.status || paused) {
-        in_flight.status = true;
-        write(Write::Status(status), false);
+        let change = Write::Status(status);
+        in_flight.status = status_echo.may_write(&change, now);
+        if in_flight.status { write(change, false) } else { echoed = true }
+    }
+    if echoed {
+        let again = now.plus(Echo::GAP);
+        revision.look_at = Some(revision.look_at.map_or(again, |at| at.min(again)));
     }
     if plan.probe && !in_flight.probe {
         let service = revision.pa.status.as_ref().and_then(|s| s.service_name.clone()).unwrap_or_default();

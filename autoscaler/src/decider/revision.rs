@@ -1,6 +1,6 @@
 //! What the engine remembers of one revision.
 
-use std::{sync::Arc, time::Duration};
+use std::{hash::Hasher, sync::Arc, time::Duration};
 
 use api::{
     autoscaling::{Metric, PodAutoscaler},
@@ -16,7 +16,7 @@ use crate::{
         zero::Activity,
     },
     collect::Load,
-    ledger::Ledger,
+    ledger::{Ledger, Outcome},
     metrics::RevisionMetrics,
     moment::Moment,
 };
@@ -30,6 +30,27 @@ pub(super) struct InFlight {
     pub(super) status: bool,
     pub(super) scrape: bool,
     pub(super) probe: bool,
+}
+
+/// What was written last, to notice a server that does not take it: writing the same again and again would spin.
+#[derive(Debug, Default)]
+pub(super) struct Echo(Option<(u64, Moment)>);
+
+impl Echo {
+    /// Least time between two equal writes.
+    pub(super) const GAP: Duration = Duration::from_secs(1);
+
+    /// Whether `content` may be written now; remembers it if so.
+    pub(super) fn may_write(&mut self, content: &impl serde::Serialize, now: Moment) -> bool {
+        let mut hasher = std::hash::DefaultHasher::new();
+        hasher.write(&serde_json::to_vec(content).unwrap_or_default());
+        let hash = hasher.finish();
+        if self.0.is_some_and(|(last, at)| last == hash && now.since(at) < Self::GAP) {
+            return false;
+        }
+        self.0 = Some((hash, now));
+        true
+    }
 }
 
 /// Longer and longer pauses after failures in a row.
@@ -80,6 +101,10 @@ pub(super) struct Revision {
     pub(super) scale_backoff: Backoff,
     /// Pauses all other writes after failures: those must not keep a scale from being written.
     pub(super) backoff: Backoff,
+    /// Last writes of ServerlessService, Metric and status.
+    pub(super) echoes: [Echo; 3],
+    /// Outcome of the last look.
+    pub(super) outcome: Outcome,
     pub(super) warned_of_bad_stats: bool,
     pub(super) ledger: Ledger,
     pub(super) metrics: RevisionMetrics,
@@ -124,6 +149,8 @@ impl Revision {
             in_flight: InFlight::default(),
             scale_backoff: Backoff::default(),
             backoff: Backoff::default(),
+            echoes: Default::default(),
+            outcome: Outcome::default(),
             warned_of_bad_stats: false,
             ledger: Ledger::default(),
             metrics,
