@@ -12,6 +12,17 @@ pub(super) fn key(object: &impl ResourceExt) -> Key {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// A watch event whose object can be handed on without copying it.
+pub(super) fn shared<K>(event: Event<K>) -> Event<Arc<K>> {
+    match event {
+        Event::Apply(object) => Event::Apply(Arc::new(object)),
+        Event::Delete(object) => Event::Delete(Arc::new(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(Arc::new(object)),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
 /// An object before and after a change.
 pub(super) type Change<K> = (Option<Arc<K>>, Option<Arc<K>>);
 
@@ -47,15 +58,14 @@ impl<K: ResourceExt> Cache<K> {
     }
 
     /// Takes a watch event; says what is different now.
-    pub(super) fn take(&mut self, event: Event<K>) -> Vec<Change<K>> {
+    pub(super) fn take(&mut self, event: Event<Arc<K>>) -> Vec<Change<K>> {
         match event {
             Event::Apply(object) => {
-                let object = Arc::new(object);
                 let old = self.objects.insert(key(&*object), Arc::clone(&object));
                 vec![(old, Some(object))]
             }
             Event::Delete(object) => {
-                let old = self.objects.remove(&key(&object)).or_else(|| Some(Arc::new(object)));
+                let old = self.objects.remove(&key(&*object)).or(Some(object));
                 vec![(old, None)]
             }
             Event::Init => {
@@ -63,7 +73,7 @@ impl<K: ResourceExt> Cache<K> {
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.incoming.insert(key(&object), Arc::new(object));
+                self.incoming.insert(key(&*object), object);
                 Vec::new()
             }
             Event::InitDone => {
@@ -98,10 +108,10 @@ mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
 
-    fn object(name: &str) -> ConfigMap {
+    fn object(name: &str) -> Arc<ConfigMap> {
         let mut object = ConfigMap::default();
         object.metadata.name = Some(name.into());
-        object
+        Arc::new(object)
     }
 
     #[test]

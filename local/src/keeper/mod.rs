@@ -23,6 +23,7 @@ use std::{
     },
 };
 
+use rustix::process::{Pid, kill_process_group};
 use tokio::{
     net::{UnixStream, unix::OwnedReadHalf},
     sync::{mpsc, oneshot},
@@ -83,6 +84,7 @@ struct Waiting(Mutex<HashMap<Id, Waiter>>);
 
 #[derive(Debug)]
 struct Waiter {
+    pid: Option<Pid>,
     started: Option<oneshot::Sender<Result<i32, Error>>>,
     exited: oneshot::Sender<Exit>,
 }
@@ -141,7 +143,7 @@ impl Keeper {
             protocol::encode(&Request::Spawn { id, command }).map_err(|error| Error::Spawn(error.to_string()))?;
         let (started, start) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
-        self.waiting.lock().insert(id, Waiter { started: Some(started), exited });
+        self.waiting.lock().insert(id, Waiter { pid: None, started: Some(started), exited });
         if self.outbox.send(frame).is_err() {
             self.waiting.lock().remove(&id);
             return Err(Error::KeeperGone);
@@ -172,8 +174,11 @@ impl Waiting {
         let mut waiting = self.lock();
         match report {
             Report::Started { id, pid } => {
-                if let Some(started) = waiting.get_mut(&id).and_then(|waiter| waiter.started.take()) {
-                    let _ = started.send(Ok(pid));
+                if let Some(waiter) = waiting.get_mut(&id) {
+                    waiter.pid = Pid::from_raw(pid);
+                    if let Some(started) = waiter.started.take() {
+                        let _ = started.send(Ok(pid));
+                    }
                 }
             }
             Report::Failed { id, error } => {
@@ -194,6 +199,11 @@ async fn read_reports(mut from: OwnedReadHalf, waiting: Arc<Waiting>) {
     while let Ok(report) = protocol::receive(&mut from).await {
         waiting.report(report);
     }
-    // Nobody will ever hear more: every waiter learns by its dropped channel.
-    waiting.lock().clear();
+    // Nobody will ever hear more: every waiter learns by its dropped channel. The keeper has killed everything by now,
+    // unless somebody killed the keeper.
+    for (_, waiter) in waiting.lock().drain() {
+        if let Some(pid) = waiter.pid {
+            let _ = kill_process_group(pid, rustix::process::Signal::KILL);
+        }
+    }
 }

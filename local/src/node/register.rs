@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::{Namespace, Node}};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Namespace, Node},
+};
 use kube::{
     Api, Client,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
@@ -23,7 +26,10 @@ pub(super) async fn heartbeat(client: Client, name: String) {
         tracing::warn!(%error, "node not registered");
     }
     // Written once; that it exists already is the usual case.
-    let namespace = Namespace { metadata: ObjectMeta { name: Some(LEASES.to_owned()), ..ObjectMeta::default() }, ..Namespace::default() };
+    let namespace = Namespace {
+        metadata: ObjectMeta { name: Some(LEASES.to_owned()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
     let _ = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await;
     let leases: Api<Lease> = Api::namespaced(client, LEASES);
     loop {

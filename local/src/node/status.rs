@@ -200,9 +200,10 @@ mod tests {
         now: Now,
     }
 
-    fn bench(spec: Value) -> Bench {
+    fn bench(spec: &Value) -> Bench {
         let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap();
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": spec}))
+                .unwrap();
         let images = ImageMap::new(Vec::new(), "/x".into(), "queue".into(), "/".into());
         let plan = plan::plan(&pod, &images, Ipv4Addr::new(127, 9, 0, 2), &std::collections::BTreeMap::new());
         let now = Now { instant: Instant::now(), wall: Timestamp::UNIX_EPOCH };
@@ -247,7 +248,7 @@ mod tests {
     #[test]
     fn a_pod_comes_up_crashes_and_backs_off() {
         let probe = json!({"tcpSocket": {"port": 1}});
-        let mut pod = bench(json!({"containers": [{"name": "a", "readinessProbe": probe}]}));
+        let mut pod = bench(&json!({"containers": [{"name": "a", "readinessProbe": probe}]}));
         assert_eq!(pod.on(Event::Tick), "Pending | ContainersNotReady | ContainerCreating");
         assert_eq!(pod.status.pod_ip.as_deref(), Some("127.9.0.2"), "known before anything runs");
         assert_eq!(pod.on(Event::Spawned { container: 0 }), "Running | ContainersNotReady | running");
@@ -273,9 +274,12 @@ mod tests {
         for (why, words) in [
             (SpawnFailure::Image { message: "m".into() }, "Pending | ContainersNotReady | ErrImagePull"),
             (SpawnFailure::Config { message: "m".into() }, "Pending | ContainersNotReady | CreateContainerConfigError"),
-            (SpawnFailure::Exec { message: "m".into() }, "Running | ContainersNotReady | RunContainerError (StartError 128)"),
+            (
+                SpawnFailure::Exec { message: "m".into() },
+                "Running | ContainersNotReady | RunContainerError (StartError 128)",
+            ),
         ] {
-            let mut pod = bench(json!({"containers": [{"name": "a", "image": "i"}]}));
+            let mut pod = bench(&json!({"containers": [{"name": "a", "image": "i"}]}));
             pod.on(Event::Tick);
             assert_eq!(pod.on(Event::SpawnFailed { container: 0, why }), words);
         }
@@ -283,7 +287,8 @@ mod tests {
 
     #[test]
     fn init_containers_come_first() {
-        let mut pod = bench(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}));
+        let mut pod =
+            bench(&json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}));
         assert_eq!(pod.on(Event::Tick), "Pending | ContainersNotReady | ContainerCreating, PodInitializing");
         assert_eq!(pod.condition("Initialized").status, "False");
         pod.on(Event::Spawned { container: 0 });
@@ -291,7 +296,8 @@ mod tests {
         assert_eq!(pod.condition("Initialized").status, "True");
         pod.on(Event::Spawned { container: 1 });
         assert_eq!(pod.exited(1, 0), "Succeeded | PodCompleted | Completed 0, Completed 0");
-        let mut broken = bench(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}));
+        let mut broken =
+            bench(&json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}));
         broken.on(Event::Tick);
         broken.on(Event::Spawned { container: 0 });
         assert_eq!(broken.exited(0, 2), "Failed | PodCompleted | Error 2, PodInitializing");

@@ -29,18 +29,20 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet, time::Instant};
 
-use super::cache::{Cache, Change, Key, key};
+use super::{
+    cache::{Cache, Change, Key, key, shared},
+    pods::PodEvent,
+};
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Runs until dropped.
-pub(super) async fn run(client: Client) {
-    let watch = watcher::Config::default;
-    let mut deployments = pin!(watcher(Api::<Deployment>::all(client.clone()), watch()).default_backoff());
-    let mut pods = pin!(watcher(Api::<Pod>::all(client.clone()), watch()).default_backoff());
+pub(super) async fn run(client: Client, mut pods: UnboundedReceiver<PodEvent>) {
+    let mut deployments =
+        pin!(watcher(Api::<Deployment>::all(client.clone()), watcher::Config::default()).default_backoff());
     let mut controller = Controller::new(client);
     loop {
         let alarm = controller.alarm();
@@ -49,10 +51,7 @@ pub(super) async fn run(client: Client) {
                 Ok(event) => controller.deployments_changed(event),
                 Err(error) => tracing::warn!(%error, "watch of deployments failed"),
             },
-            Some(event) = pods.next() => match event {
-                Ok(event) => controller.pods_changed(event),
-                Err(error) => tracing::warn!(%error, "watch of pods failed"),
-            },
+            Some(event) = pods.recv() => controller.pods_changed(event),
             Some(Ok(outcome)) = controller.tasks.join_next() => controller.done(outcome),
             () = async { match alarm { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}
         }
@@ -120,7 +119,7 @@ impl Controller {
     }
 
     fn deployments_changed(&mut self, event: watcher::Event<Deployment>) {
-        for (old, new) in self.deployments.take(event) {
+        for (old, new) in self.deployments.take(shared(event)) {
             match (old, new) {
                 (old, Some(new)) => {
                     let key = key(&*new);
@@ -142,7 +141,7 @@ impl Controller {
         }
     }
 
-    fn pods_changed(&mut self, event: watcher::Event<Pod>) {
+    fn pods_changed(&mut self, event: PodEvent) {
         for change in self.pods.take(event) {
             self.pod_changed(&change);
         }

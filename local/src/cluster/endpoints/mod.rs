@@ -18,17 +18,18 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet, time::Instant};
 
-use super::cache::{Cache, Key, key};
+use super::{
+    cache::{Cache, Key, key, shared},
+    pods::PodEvent,
+};
 
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until dropped.
-pub(super) async fn run(client: Client) {
-    let watch = watcher::Config::default;
-    let mut services = pin!(watcher(Api::<Service>::all(client.clone()), watch()).default_backoff());
-    let mut pods = pin!(watcher(Api::<Pod>::all(client.clone()), watch()).default_backoff());
+pub(super) async fn run(client: Client, mut pods: UnboundedReceiver<PodEvent>) {
+    let mut services = pin!(watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).default_backoff());
     let mut controller = Controller {
         client,
         services: Cache::default(),
@@ -46,10 +47,7 @@ pub(super) async fn run(client: Client) {
                 Ok(event) => controller.services_changed(event),
                 Err(error) => tracing::warn!(%error, "watch of services failed"),
             },
-            Some(event) = pods.next() => match event {
-                Ok(event) => controller.pods_changed(event),
-                Err(error) => tracing::warn!(%error, "watch of pods failed"),
-            },
+            Some(event) = pods.recv() => controller.pods_changed(event),
             Some(Ok((key, failed))) = controller.tasks.join_next() => controller.wrote(key, failed),
             () = async { match retry { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                 controller.retry = None;
@@ -73,12 +71,12 @@ struct Controller {
 
 impl Controller {
     fn services_changed(&mut self, event: watcher::Event<Service>) {
-        for (old, new) in self.services.take(event) {
+        for (old, new) in self.services.take(shared(event)) {
             self.dirty.extend(new.or(old).map(|service| key(&*service)));
         }
     }
 
-    fn pods_changed(&mut self, event: watcher::Event<Pod>) {
+    fn pods_changed(&mut self, event: PodEvent) {
         for (old, new) in self.pods.take(event) {
             for pod in old.iter().chain(&new) {
                 let selecting = self.services.all().filter(|service| desired::selects(service, pod));

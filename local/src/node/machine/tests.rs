@@ -21,7 +21,7 @@ impl Bench {
         Self { machine: Machine::new(plan), now: Now { instant: Instant::now(), wall: Timestamp::UNIX_EPOCH } }
     }
 
-    fn containers(containers: Value) -> Self {
+    fn containers(containers: &Value) -> Self {
         Self::new(json!({"spec": {"containers": containers}}))
     }
 
@@ -79,7 +79,7 @@ impl Bench {
 
 /// A revision's pod: user container with a hook, then queue-proxy with a held probe.
 fn revision() -> Bench {
-    Bench::containers(json!([
+    Bench::containers(&json!([
         {"name": "user", "image": "app", "lifecycle": {"preStop": {"httpGet": {"port": 8022, "path": "/wait-for-drain"}}}},
         {"name": "queue", "image": "queue", "readinessProbe": {"httpGet": {"port": 8012,
             "httpHeaders": [{"name": "K-Network-Probe", "value": "queue"}]}}},
@@ -148,7 +148,7 @@ fn a_stopping_node_runs_no_hooks_but_keeps_the_order() {
 #[test]
 fn a_pod_that_never_started_goes_at_once_and_one_that_starts_just_now_after_it_has() {
     assert_eq!(revision().stop(300), "finish");
-    let mut pod = Bench::containers(json!([{"name": "a"}]));
+    let mut pod = Bench::containers(&json!([{"name": "a"}]));
     assert_eq!(pod.tick(), "spawn a#0");
     assert_eq!(pod.stop(300), "");
     assert_eq!(pod.spawned(0), "term a");
@@ -157,7 +157,7 @@ fn a_pod_that_never_started_goes_at_once_and_one_that_starts_just_now_after_it_h
 
 #[test]
 fn a_crashing_container_is_restarted_with_growing_waits() {
-    let mut pod = Bench::containers(json!([{"name": "a"}]));
+    let mut pod = Bench::containers(&json!([{"name": "a"}]));
     pod.tick();
     let mut waits = Vec::new();
     for restart in 1..=8 {
@@ -175,7 +175,7 @@ fn a_crashing_container_is_restarted_with_growing_waits() {
     assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
     // A long good run wipes the slate.
     pod.spawned(0);
-    pod.wait(Duration::from_secs(3600));
+    pod.wait(Duration::from_hours(1));
     assert_eq!(pod.exited(0, 1), "spawn a#9");
 }
 
@@ -216,7 +216,7 @@ fn init_containers_run_in_turn_and_sidecars_among_them_stay() {
 
 #[test]
 fn images_that_cannot_run_are_tried_again_and_said_twice_differently() {
-    let mut pod = Bench::containers(json!([{"name": "a", "image": "no-such"}]));
+    let mut pod = Bench::containers(&json!([{"name": "a", "image": "no-such"}]));
     pod.tick();
     let failed = |pod: &mut Bench| {
         let why = SpawnFailure::Image { message: "map it".into() };
@@ -235,7 +235,7 @@ fn images_that_cannot_run_are_tried_again_and_said_twice_differently() {
 
 #[test]
 fn a_program_that_cannot_be_executed_counts_as_a_crash() {
-    let mut pod = Bench::containers(json!([{"name": "a"}]));
+    let mut pod = Bench::containers(&json!([{"name": "a"}]));
     pod.tick();
     let why = || SpawnFailure::Exec { message: "no such file".into() };
     assert_eq!(pod.on(Event::SpawnFailed { container: 0, why: why() }), "spawn a#1");
@@ -249,7 +249,7 @@ fn a_program_that_cannot_be_executed_counts_as_a_crash() {
 #[test]
 fn startup_gates_the_others_and_liveness_restarts() {
     let probe = json!({"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 2});
-    let mut pod = Bench::containers(json!([{"name": "a", "startupProbe": probe, "livenessProbe": probe,
+    let mut pod = Bench::containers(&json!([{"name": "a", "startupProbe": probe, "livenessProbe": probe,
         "readinessProbe": probe, "lifecycle": {"preStop": {"exec": {"command": ["bye"]}}}}]));
     pod.tick();
     assert_eq!(pod.spawned(0), "probe a Startup");
@@ -277,7 +277,7 @@ fn startup_gates_the_others_and_liveness_restarts() {
 #[test]
 fn a_failing_startup_probe_restarts_too() {
     let probe = json!({"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 1});
-    let mut pod = Bench::containers(json!([{"name": "a", "startupProbe": probe}]));
+    let mut pod = Bench::containers(&json!([{"name": "a", "startupProbe": probe}]));
     pod.tick();
     pod.spawned(0);
     assert_eq!(pod.probed(0, Kind::Startup, false), "term a");
