@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::accept::Peer;
 use crate::body::Body;
 use crate::errors::Fault;
+use crate::expect;
 use crate::headers;
 use crate::upgrade::Tunnel;
 
@@ -64,7 +65,12 @@ pub fn prepare_checked(mut request: Request<Incoming>, options: &Options<'_>) ->
     };
     let (mut parts, body) = request.into_parts();
     rewrite(&mut parts, options)?;
-    Ok(Outbound { request: Request::from_parts(parts, Body::incoming(body)), upgrade })
+    let mut request = Request::from_parts(parts, Body::incoming(body));
+    if request.version() != Version::HTTP_2 && !request.body().is_empty() && expect::expects_continue(request.headers())
+    {
+        request = expect::hold_body(request);
+    }
+    Ok(Outbound { request, upgrade })
 }
 
 /// The part of [`prepare`] that needs no connection.

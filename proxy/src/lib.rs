@@ -5,6 +5,7 @@
 //!
 //! 1. [`accept`]: listeners, the accept loop, HTTP/1 or h2c by preface, one task per connection.
 //! 2. [`forward`]: refuses shapes that two parsers could read differently, rewrites the rest for the next hop.
+//!    [`expect`] keeps the client's body back until the target wants it.
 //! 3. [`deadline`]: the three request timeouts, as a pure clock and the two futures that obey it.
 //! 4. [`pool`]: connections per target, last in first out, checked before reuse; [`dial`] opens new ones.
 //! 5. [`upgrade`]: once both sides said 101, bytes both ways.
@@ -22,6 +23,7 @@ pub mod deadline;
 pub mod dial;
 pub mod drain;
 pub mod errors;
+pub mod expect;
 pub mod forward;
 pub mod headers;
 pub mod pool;

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
+use crate::expect::Hold;
 use crate::runtime::LocalExecutor;
 
 /// How many connections to keep and for how long.
@@ -183,7 +184,15 @@ impl Endpoint {
     /// An HTTP/1 request must be in origin form (path and query only) with a Host header. Dropping the future cancels
     /// the request at the target.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
-        if request.version() == Version::HTTP_2 { self.send_h2(request).await } else { self.send_h1(request).await }
+        if request.version() == Version::HTTP_2 {
+            return self.send_h2(request).await;
+        }
+        let hold = request.extensions().get::<Hold>().cloned();
+        let sent = self.send_h1(request).await;
+        if let (Ok(_), Some(hold)) = (&sent, hold) {
+            hold.answered();
+        }
+        sent
     }
 
     async fn send_h1(&self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {

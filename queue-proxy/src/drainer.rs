@@ -22,12 +22,20 @@ struct Inner {
     /// While draining: when the last new request came, at first when the drain began.
     last_request: Cell<Option<Instant>>,
     taken_back: Notify,
+    began: Notify,
 }
 
 impl Drainer {
     /// A serving pod whose drain needs `quiet` without a new request.
     pub fn new(quiet: Duration) -> Self {
-        Self { inner: Rc::new(Inner { quiet, last_request: Cell::new(None), taken_back: Notify::new() }) }
+        Self {
+            inner: Rc::new(Inner {
+                quiet,
+                last_request: Cell::new(None),
+                taken_back: Notify::new(),
+                began: Notify::new(),
+            }),
+        }
     }
 
     /// Whether health checks must fail.
@@ -46,6 +54,7 @@ impl Drainer {
     pub async fn drain(&self) {
         if !self.draining() {
             self.inner.last_request.set(Some(Instant::now()));
+            self.inner.began.notify_waiters();
         }
         loop {
             let taken_back = self.inner.taken_back.notified();
@@ -58,6 +67,14 @@ impl Drainer {
                 () = sleep_until(quiet_at) => {}
                 () = taken_back => {}
             }
+        }
+    }
+
+    /// Resolves when a drain begins, at once if one has: answers that are held back are due now.
+    pub async fn began(&self) {
+        let began = self.inner.began.notified();
+        if !self.draining() {
+            began.await;
         }
     }
 

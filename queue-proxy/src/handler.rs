@@ -148,7 +148,12 @@ async fn answer_probe(sidecar: &Sidecar, kind: Kind) -> Response<Body> {
     match kind {
         Kind::Readiness { hold } => {
             let ready = match hold {
-                Some(hold) => sidecar.gate.ready_within(hold).await,
+                Some(hold) => tokio::select! {
+                    ready = sidecar.gate.ready_within(hold) => ready,
+                    () = sidecar.drainer.began() => {
+                        return other(StatusCode::SERVICE_UNAVAILABLE, "draining", "shutting down\n".into());
+                    }
+                },
                 None => sidecar.gate.ready().await,
             };
             if ready {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::{Config, QueueProxy};
 
@@ -49,15 +49,13 @@ async fn watch_signals(shutdown: CancellationToken) {
     std::process::exit(1);
 }
 
-/// JSON lines on stderr; a level that is none means info.
+/// JSON lines on stderr; a level that is none means info. Levels only: a filter language would cost a MiB of regex.
 fn start_logging(level: &str) {
     let level = match level {
-        "" => "info",
-        "dpanic" | "panic" | "fatal" => "error",
-        other => other,
+        "dpanic" | "panic" | "fatal" => LevelFilter::ERROR,
+        other => other.parse().unwrap_or(LevelFilter::INFO),
     };
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let _ = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt().json().with_max_level(level).with_writer(std::io::stderr).try_init();
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {

@@ -52,6 +52,21 @@ fn a_hold_ends_when_its_time_is_up() {
 }
 
 #[test]
+fn a_pod_that_never_got_ready_does_not_hold_its_own_end_up() {
+    on_runtime(async {
+        let app = nobody();
+        let readiness = readiness(app.port(), r#""tcpSocket":{"port":PORT}"#);
+        let pod = Pod::start(queue_proxy::Config { readiness, ..config(app) }).await;
+        let mut held = pod.connect().await;
+        held.send(&probe(Some(60_000))).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        pod.shutdown.cancel();
+        assert_eq!(status(&held.rest().await), 503);
+        pod.ended.await.unwrap();
+    });
+}
+
+#[test]
 fn probes_of_every_kind_tell_ready_from_not() {
     on_runtime(async {
         let code = Rc::new(Cell::new(503));
