@@ -24,7 +24,9 @@ pub mod metrics;
 pub mod moment;
 pub mod ownership;
 mod service;
+mod standalone;
 pub mod window;
 
 pub use config::Config;
 pub use service::{Autoscaler, Error};
+pub use standalone::main_from_env;

@@ -163,3 +163,10 @@ async fn a_frame_beyond_the_limit_ends_the_connection_and_not_the_server() {
     running.shutdown.cancel();
     running.task.await.unwrap().unwrap();
 }
+
+#[test]
+fn a_binary_without_its_environment_says_what_is_missing() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_autoscaler")).env_clear().output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("POD_NAME"), "{output:?}");
+}
