@@ -1,2 +1,5 @@
-//! The door: Host to revision to slot to pod; holds a request while its revision wakes.
-fn main() {}
+//! The stand-alone activator.
+
+fn main() -> std::process::ExitCode {
+    activator::main_from_env()
+}

@@ -1,0 +1,241 @@
+//! Which pods of a revision are probed, and which can serve. Pure: events in, orders out.
+//!
+//! A pod can serve once its queue-proxy has answered a probe. Each pod stands alone: a silent one delays nobody.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::parse::Addresses;
+
+/// How far Kubernetes' own word is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trust {
+    /// A pod that answers a probe is used before Kubernetes calls it ready.
+    pub early_probe: bool,
+    /// A pod that Kubernetes calls ready is used without a probe (mesh compatibility `disabled`).
+    pub kubernetes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Kubernetes must call it ready first.
+    Waiting,
+    /// A probe is under way.
+    Probing,
+    /// It can serve.
+    Usable,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pod {
+    ready: bool,
+    state: State,
+}
+
+/// What to do after an event.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Start to probe these.
+    pub probe: Vec<SocketAddr>,
+    /// Stop probing these.
+    pub stop: Vec<SocketAddr>,
+    /// The set of usable pods is another one.
+    pub changed: bool,
+}
+
+/// The pods of one revision.
+#[derive(Debug)]
+pub struct Pods {
+    pods: BTreeMap<SocketAddr, Pod>,
+    trust: Trust,
+}
+
+impl Pods {
+    /// No pods yet.
+    pub fn new(trust: Trust) -> Self {
+        Self { pods: BTreeMap::new(), trust }
+    }
+
+    /// The Endpoints are now these. An address in both lists is taken as ready.
+    pub fn update(&mut self, addresses: &Addresses) -> Orders {
+        let mut orders = Orders::default();
+        let mut now: BTreeMap<SocketAddr, bool> = addresses.not_ready.iter().map(|address| (*address, false)).collect();
+        now.extend(addresses.ready.iter().map(|address| (*address, true)));
+        self.pods.retain(|address, pod| {
+            let stays = now.contains_key(address);
+            if !stays {
+                match pod.state {
+                    State::Usable => orders.changed = true,
+                    State::Probing => orders.stop.push(*address),
+                    State::Waiting => {}
+                }
+            }
+            stays
+        });
+        for (address, ready) in now {
+            let before = self.pods.get(&address).copied();
+            let state = self.next_state(before, ready);
+            match (before.map(|pod| pod.state), state) {
+                (Some(old), new) if old == new => {}
+                (old, State::Usable) => {
+                    orders.changed = true;
+                    if old == Some(State::Probing) {
+                        orders.stop.push(address);
+                    }
+                }
+                (old, State::Probing) => {
+                    orders.changed |= old == Some(State::Usable);
+                    orders.probe.push(address);
+                }
+                (old, State::Waiting) => {
+                    orders.changed |= old == Some(State::Usable);
+                    if old == Some(State::Probing) {
+                        orders.stop.push(address);
+                    }
+                }
+            }
+            self.pods.insert(address, Pod { ready, state });
+        }
+        orders
+    }
+
+    /// A probe was answered well.
+    pub fn probed(&mut self, address: SocketAddr) -> Orders {
+        match self.pods.get_mut(&address) {
+            Some(pod) if pod.state == State::Probing => {
+                pod.state = State::Usable;
+                Orders { changed: true, ..Orders::default() }
+            }
+            _ => Orders::default(),
+        }
+    }
+
+    /// A request found nobody there: out until a probe is answered again.
+    pub fn set_aside(&mut self, address: SocketAddr) -> Orders {
+        match self.pods.get_mut(&address) {
+            Some(pod) if pod.state == State::Usable => {
+                pod.state = State::Probing;
+                Orders { changed: true, probe: vec![address], ..Orders::default() }
+            }
+            _ => Orders::default(),
+        }
+    }
+
+    /// The pods that can serve.
+    pub fn usable(&self) -> impl Iterator<Item = SocketAddr> {
+        self.pods.iter().filter(|(_, pod)| pod.state == State::Usable).map(|(address, _)| *address)
+    }
+
+    fn next_state(&self, before: Option<Pod>, ready: bool) -> State {
+        let Some(before) = before else { return self.first_state(ready) };
+        match (before.ready, ready) {
+            // It was ready and is not: what it said before no longer counts.
+            (true, false) => self.first_state(false),
+            (false, true) if before.state != State::Usable => self.first_state(true),
+            _ => before.state,
+        }
+    }
+
+    fn first_state(&self, ready: bool) -> State {
+        match (ready, self.trust) {
+            (true, Trust { kubernetes: true, .. }) => State::Usable,
+            (true, _) | (false, Trust { early_probe: true, .. }) => State::Probing,
+            (false, _) => State::Waiting,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTO: Trust = Trust { early_probe: true, kubernetes: false };
+
+    fn address(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], 8012))
+    }
+
+    fn seen(ready: &[u8], not_ready: &[u8]) -> Addresses {
+        let list = |numbers: &[u8]| numbers.iter().map(|n| address(*n)).collect();
+        Addresses { ready: list(ready), not_ready: list(not_ready) }
+    }
+
+    fn usable(pods: &Pods) -> Vec<SocketAddr> {
+        pods.usable().collect()
+    }
+
+    #[test]
+    fn t37_a_not_ready_pod_that_answers_is_used() {
+        let mut pods = Pods::new(AUTO);
+        assert_eq!(pods.update(&seen(&[], &[1])).probe, [address(1)]);
+        assert!(usable(&pods).is_empty());
+        assert!(pods.probed(address(1)).changed);
+        assert_eq!(usable(&pods), [address(1)]);
+        // Becoming ready later changes nothing.
+        assert_eq!(pods.update(&seen(&[1], &[])), Orders::default());
+    }
+
+    #[test]
+    fn t39_each_pod_stands_alone() {
+        let mut pods = Pods::new(AUTO);
+        assert_eq!(pods.update(&seen(&[1], &[2])).probe, [address(1), address(2)]);
+        pods.probed(address(2));
+        assert_eq!(usable(&pods), [address(2)]);
+        pods.probed(address(1));
+        assert_eq!(usable(&pods), [address(1), address(2)]);
+    }
+
+    #[test]
+    fn t45_disabled_takes_kubernetes_word() {
+        let mut pods = Pods::new(Trust { early_probe: true, kubernetes: true });
+        let orders = pods.update(&seen(&[1], &[2]));
+        assert_eq!(orders, Orders { probe: vec![address(2)], stop: vec![], changed: true });
+        assert_eq!(usable(&pods), [address(1)]);
+        // The pod being probed turns ready: the probe is not needed any more.
+        let orders = pods.update(&seen(&[1, 2], &[]));
+        assert_eq!(orders, Orders { probe: vec![], stop: vec![address(2)], changed: true });
+    }
+
+    #[test]
+    fn t46_t49_t52_same_again_is_no_news_and_gone_is() {
+        let mut pods = Pods::new(AUTO);
+        pods.update(&seen(&[1], &[2]));
+        pods.probed(address(1));
+        assert_eq!(pods.update(&seen(&[1], &[2])), Orders::default());
+        let orders = pods.update(&seen(&[], &[]));
+        assert_eq!(orders, Orders { probe: vec![], stop: vec![address(2)], changed: true });
+        assert!(usable(&pods).is_empty());
+        assert_eq!(pods.probed(address(1)), Orders::default(), "a late answer of a pod that is gone");
+    }
+
+    #[test]
+    fn t47_with_an_exec_probe_kubernetes_must_agree() {
+        let mut pods = Pods::new(Trust { early_probe: false, kubernetes: false });
+        assert_eq!(pods.update(&seen(&[], &[1])), Orders::default());
+        assert_eq!(pods.update(&seen(&[1], &[])).probe, [address(1)]);
+        assert!(pods.probed(address(1)).changed);
+        // Not ready again: out, and not probed.
+        assert_eq!(pods.update(&seen(&[], &[1])), Orders { changed: true, ..Orders::default() });
+    }
+
+    #[test]
+    fn t48_ready_to_not_ready_is_probed_again() {
+        let mut pods = Pods::new(AUTO);
+        pods.update(&seen(&[1], &[]));
+        pods.probed(address(1));
+        let orders = pods.update(&seen(&[], &[1]));
+        assert_eq!(orders, Orders { probe: vec![address(1)], stop: vec![], changed: true });
+        assert!(usable(&pods).is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_refused_comes_back_after_a_probe() {
+        let mut pods = Pods::new(AUTO);
+        pods.update(&seen(&[1], &[]));
+        pods.probed(address(1));
+        assert_eq!(pods.set_aside(address(1)).probe, [address(1)]);
+        assert_eq!(pods.set_aside(address(1)), Orders::default(), "two requests report it, one probe starts");
+        assert!(usable(&pods).is_empty());
+        assert!(pods.probed(address(1)).changed);
+    }
+}

@@ -1,0 +1,73 @@
+//! What the API server says, as changes: the way into the [`crate::world::World`] for watches and for tests.
+
+use k8s_openapi::api::core::v1::Endpoints;
+use tokio::sync::mpsc;
+
+use api::networking::Ingress;
+use api::serving::Revision;
+use std::net::SocketAddr;
+
+use crate::revision::RevisionKey;
+
+/// A change of objects of one kind.
+#[derive(Debug)]
+pub enum Change<K> {
+    /// All there are; whatever is not among them is gone.
+    Listed(Vec<K>),
+    /// New or changed.
+    Applied(K),
+    /// Gone.
+    Deleted(K),
+}
+
+/// Something that may change where requests go.
+#[derive(Debug)]
+pub enum Event {
+    /// Ingress objects.
+    Ingress(Change<Ingress>),
+    /// Revisions.
+    Revision(Change<Revision>),
+    /// Endpoints, private and public ones.
+    Endpoints(Change<Endpoints>),
+    /// A pod answered its probe.
+    Probed(RevisionKey, SocketAddr),
+    /// A request found nobody at a pod.
+    SetAside(RevisionKey, SocketAddr),
+}
+
+/// The sending end; clones feed the same world.
+///
+/// The channel has no bound of its own: watches send one event per object the API server sends, and requests at most
+/// one `SetAside` per pod until it has been handled (the throttle takes a pod out once).
+#[derive(Debug, Clone)]
+pub struct Feed {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Feed {
+    /// A feed and where it leads.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        (Self { events }, receiver)
+    }
+
+    /// Hands an event over. After the end of the world nobody cares.
+    pub fn send(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// Ingresses changed.
+    pub fn ingress(&self, change: Change<Ingress>) {
+        self.send(Event::Ingress(change));
+    }
+
+    /// Revisions changed.
+    pub fn revision(&self, change: Change<Revision>) {
+        self.send(Event::Revision(change));
+    }
+
+    /// Endpoints changed.
+    pub fn endpoints(&self, change: Change<Endpoints>) {
+        self.send(Event::Endpoints(change));
+    }
+}

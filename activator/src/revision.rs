@@ -1,0 +1,245 @@
+//! What the request path knows of a revision: its settings, its slots, its counts, in one shared object.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use api::labels::serving;
+use api::serving::Revision as RevisionObject;
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use k8s_openapi::api::core::v1::Container;
+use kube::ResourceExt;
+use proxy::deadline::Limits;
+
+use crate::metrics::{Metrics, RevisionMetrics};
+use crate::report::Load;
+use crate::throttle::Throttle;
+use crate::wake::Wake;
+
+/// Namespace and name of a revision. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RevisionKey {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl RevisionKey {
+    /// The key of `namespace/name`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for RevisionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Which protocol the app was declared to speak; it decides which port of the Endpoints is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS.
+    H2c,
+}
+
+/// The settings of a revision that the request path obeys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Requests per pod; 0 = no limit. Fixed for the life of a revision.
+    pub container_concurrency: u32,
+    /// See [`Protocol`].
+    pub protocol: Protocol,
+    /// The three request timeouts.
+    pub limits: Limits,
+    /// Whether a pod may be used before Kubernetes calls it ready: not if only the kubelet can tell (exec readiness
+    /// probe of the serving container, or any startup probe).
+    pub trust_early_probe: bool,
+    /// Service it belongs to; may be empty.
+    pub service: String,
+    /// Configuration it belongs to.
+    pub configuration: String,
+}
+
+impl Settings {
+    /// Reads them from the object.
+    pub fn of(object: &RevisionObject) -> Self {
+        let spec = &object.spec;
+        let seconds = |value: Option<i64>| u64::try_from(value.unwrap_or(0)).ok().filter(|s| *s > 0);
+        let label = |key: &str, labels: &BTreeMap<String, String>| labels.get(key).cloned().unwrap_or_default();
+        Self {
+            container_concurrency: u32::try_from(spec.container_concurrency.unwrap_or(0).max(0)).unwrap_or(u32::MAX),
+            protocol: protocol(&spec.pod.containers),
+            limits: Limits {
+                // Admission has filled it in; 300 is its default.
+                total: Some(Duration::from_secs(seconds(spec.timeout_seconds).unwrap_or(300))),
+                response_start: seconds(spec.response_start_timeout_seconds).map(Duration::from_secs),
+                idle: seconds(spec.idle_timeout_seconds).map(Duration::from_secs),
+            },
+            trust_early_probe: trust_early_probe(&spec.pod.containers),
+            service: label(serving::SERVICE, object.labels()),
+            configuration: label(serving::CONFIGURATION, object.labels()),
+        }
+    }
+}
+
+/// The only container, or the first with ports.
+fn serving_container(containers: &[Container]) -> Option<&Container> {
+    match containers {
+        [only] => Some(only),
+        many => many.iter().find(|c| c.ports.as_ref().is_some_and(|ports| !ports.is_empty())),
+    }
+}
+
+fn protocol(containers: &[Container]) -> Protocol {
+    let named_h2c = serving_container(containers)
+        .and_then(|container| container.ports.as_ref()?.first()?.name.as_deref())
+        .is_some_and(|name| name == "h2c");
+    if named_h2c { Protocol::H2c } else { Protocol::Http1 }
+}
+
+fn trust_early_probe(containers: &[Container]) -> bool {
+    let exec_readiness = serving_container(containers)
+        .and_then(|container| container.readiness_probe.as_ref())
+        .is_some_and(|probe| probe.exec.is_some());
+    !exec_readiness && containers.iter().all(|container| container.startup_probe.is_none())
+}
+
+/// One revision, shared by all threads. Its slots live as long as it does.
+#[derive(Debug)]
+pub struct Revision {
+    /// Which one.
+    pub key: RevisionKey,
+    /// Its settings; timeouts may be corrected by an admin, concurrency never changes.
+    pub settings: ArcSwap<Settings>,
+    /// Its slots and waiters.
+    pub throttle: Arc<Throttle>,
+    /// Its requests in flight, as the autoscaler is told.
+    pub load: Load,
+    /// Its wake-up, if one is under way.
+    pub wake: Wake,
+    /// Made with the first request: 100k idle revisions must cost next to nothing.
+    metrics: OnceLock<RevisionMetrics>,
+}
+
+impl Revision {
+    /// A revision without pods.
+    pub fn new(key: RevisionKey, settings: Settings, queue_limit: usize) -> Self {
+        Self {
+            throttle: Throttle::new(settings.container_concurrency, queue_limit),
+            load: Load::default(),
+            wake: Wake::default(),
+            metrics: OnceLock::new(),
+            settings: ArcSwap::from_pointee(settings),
+            key,
+        }
+    }
+
+    /// Its metric handles; their series vanish with the revision.
+    pub fn metrics(&self, all: &Metrics) -> &RevisionMetrics {
+        self.metrics.get_or_init(|| all.revision(&self.key, &self.settings.load()))
+    }
+
+    /// Its metric handles, if it ever had a request.
+    pub fn metrics_if_any(&self) -> Option<&RevisionMetrics> {
+        self.metrics.get()
+    }
+}
+
+/// All revisions by name. Written by the control thread only.
+#[derive(Debug, Default)]
+pub struct Revisions {
+    map: DashMap<RevisionKey, Arc<Revision>>,
+}
+
+impl Revisions {
+    /// The revision of a name.
+    pub fn get(&self, key: &RevisionKey) -> Option<Arc<Revision>> {
+        self.map.get(key).map(|found| Arc::clone(found.value()))
+    }
+
+    /// Adds or corrects a revision.
+    pub fn apply(&self, key: &RevisionKey, settings: Settings, queue_limit: usize) -> Arc<Revision> {
+        if let Some(known) = self.get(key) {
+            let same_limit = known.settings.load().container_concurrency == settings.container_concurrency;
+            if same_limit {
+                known.settings.store(Arc::new(settings));
+                return known;
+            }
+            // Deleted and made anew under the same name between two looks.
+        }
+        let revision = Arc::new(Revision::new(key.clone(), settings, queue_limit));
+        self.map.insert(key.clone(), Arc::clone(&revision));
+        revision
+    }
+
+    /// Forgets a revision; requests in flight keep it alive until they end.
+    pub fn remove(&self, key: &RevisionKey) {
+        self.map.remove(key);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn settings(containers: serde_json::Value, more: serde_json::Value) -> Settings {
+        let mut spec = json!({ "containers": containers });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let object = json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Revision",
+            "metadata": { "name": "r", "namespace": "n", "labels": {
+                "serving.knative.dev/service": "s", "serving.knative.dev/configuration": "c" } },
+            "spec": spec,
+        });
+        Settings::of(&serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn settings_follow_the_object() {
+        let read = settings(
+            json!([{ "image": "i", "ports": [{ "containerPort": 80, "name": "h2c" }] }]),
+            json!({ "containerConcurrency": 5, "timeoutSeconds": 10, "idleTimeoutSeconds": 0,
+                    "responseStartTimeoutSeconds": 3 }),
+        );
+        assert_eq!(read.container_concurrency, 5);
+        assert_eq!(read.protocol, Protocol::H2c);
+        assert_eq!(read.limits.total, Some(Duration::from_secs(10)));
+        assert_eq!(read.limits.response_start, Some(Duration::from_secs(3)));
+        assert_eq!(read.limits.idle, None);
+        assert_eq!((read.service.as_str(), read.configuration.as_str()), ("s", "c"));
+        assert!(read.trust_early_probe);
+    }
+
+    #[test]
+    fn only_the_kubelet_knows_exec_and_startup_probes() {
+        let exec = json!({ "exec": { "command": ["true"] } });
+        let trust = |containers| settings(containers, json!({})).trust_early_probe;
+        assert!(!trust(json!([{ "image": "i", "readinessProbe": exec }])));
+        assert!(!trust(json!([{ "image": "i", "startupProbe": exec }])));
+        assert!(!trust(
+            json!([{ "image": "i", "ports": [{ "containerPort": 1 }] }, { "image": "j", "startupProbe": exec }])
+        ));
+        // A sidecar's exec readiness probe does not count (upstream's code, whatever its test says).
+        assert!(trust(
+            json!([{ "image": "i", "ports": [{ "containerPort": 1 }] }, { "image": "j", "readinessProbe": exec }])
+        ));
+    }
+}

@@ -1,0 +1,59 @@
+//! What all threads of the activator look at: snapshots, atomics, and one mutex per revision.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::timeline::Observer;
+use arc_swap::ArcSwap;
+
+use crate::feed::Feed;
+use crate::metrics::Metrics;
+use crate::report::Reporter;
+use crate::revision::Revisions;
+use crate::table::Table;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shared {
+    /// The routing table; replaced as a whole.
+    pub table: ArcSwap<Table>,
+    /// All revisions.
+    pub revisions: Revisions,
+    /// What the autoscaler is told.
+    pub reporter: Arc<Reporter>,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where marks of wake-ups go.
+    pub observer: Observer,
+    /// The way to the world.
+    pub feed: Feed,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// Nothing known yet.
+    pub fn new(reporter: Arc<Reporter>, metrics: Arc<Metrics>, observer: Observer, feed: Feed) -> Self {
+        Self {
+            table: ArcSwap::default(),
+            revisions: Revisions::default(),
+            reporter,
+            metrics,
+            observer,
+            feed,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Why the kubelet should send nobody here, if so (upstream's texts).
+    pub fn unhealthy(&self) -> Option<&'static str> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Some("received SIGTERM from kubelet");
+        }
+        (!self.reporter.connected()).then_some("connection has not yet been established")
+    }
+
+    /// The process has been asked to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}
