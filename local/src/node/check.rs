@@ -16,14 +16,13 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static("kube-probe/1.34");
 /// As much of an answer as is read; kubelet's limit.
 const MAX_BODY: usize = 10 * 1024;
 
-/// Asks once. The error is what the kubelet would put into its event. `inside` is the container's own command, whose
-/// environment and folder an exec check shares.
+/// Asks once. The error is what the kubelet would put into its event. `inside` is who starts an exec check, and the
+/// container's own command, whose environment and folder it shares.
 pub(super) async fn ask(
     check: &Check,
     timeout: Duration,
     hold: Option<Duration>,
-    keeper: &Keeper,
-    inside: Option<&Command>,
+    inside: Option<(&Keeper, &Command)>,
 ) -> Result<(), String> {
     let patience = timeout + hold.unwrap_or_default();
     let asked = async {
@@ -41,7 +40,7 @@ pub(super) async fn ask(
         }
     };
     match check {
-        Check::Exec { command } => exec(command, timeout, keeper, inside).await,
+        Check::Exec { command } => exec(command, timeout, inside).await,
         _ => tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err("timed out".to_owned())),
     }
 }
@@ -121,8 +120,8 @@ async fn grpc(to: SocketAddr, service: &str) -> Result<(), String> {
     }
 }
 
-async fn exec(argv: &[String], timeout: Duration, keeper: &Keeper, inside: Option<&Command>) -> Result<(), String> {
-    let inside = inside.ok_or("the container does not run")?;
+async fn exec(argv: &[String], timeout: Duration, inside: Option<(&Keeper, &Command)>) -> Result<(), String> {
+    let (keeper, inside) = inside.ok_or("the container does not run")?;
     let path = inside.env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
     let mut argv = argv.to_vec();
     let program = argv.first_mut().ok_or("no command")?;
@@ -137,6 +136,99 @@ async fn exec(argv: &[String], timeout: Duration, keeper: &Keeper, inside: Optio
         Err(_) => {
             keeper.signal(process.id(), Signal::Kill);
             Err(format!("command timed out after {}s", timeout.as_secs()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A server that answers every connection with `answer` and gives back the heads it got.
+    async fn server(answer: &'static [u8]) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (heads, got) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 1024];
+                let n = stream.read(&mut head).await.unwrap_or(0);
+                let _ = heads.send(String::from_utf8_lossy(&head[..n]).to_lowercase());
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        (address, got)
+    }
+
+    fn get(to: SocketAddr) -> Check {
+        let headers = vec![("X-Mine".to_owned(), "1".to_owned()), ("Host".to_owned(), "me".to_owned())];
+        Check::Http { to, https: false, path: "/live?x=1".to_owned(), headers }
+    }
+
+    #[tokio::test]
+    async fn an_http_check_speaks_as_the_kubelet_and_may_ask_to_be_held() {
+        let (address, mut heads) = server(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+        ask(&get(address), SOON, None, None).await.unwrap();
+        let head = heads.recv().await.unwrap();
+        assert!(head.starts_with("get /live?x=1 http/1.1\r\n"), "{head}");
+        for line in ["user-agent: kube-probe/1.34", "x-mine: 1", "host: me", "connection: close"] {
+            assert!(head.contains(line), "{head}");
+        }
+        assert!(!head.contains("dormouse-hold"));
+        ask(&get(address), SOON, Some(Duration::from_millis(250)), None).await.unwrap();
+        assert!(heads.recv().await.unwrap().contains("dormouse-hold: 250"));
+    }
+
+    #[tokio::test]
+    async fn statuses_from_200_to_399_are_good() {
+        for (answer, good) in [
+            (&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"[..], true),
+            (b"HTTP/1.1 302 Found\r\nlocation: /x\r\n\r\n", true),
+            (b"HTTP/1.1 400 Bad\r\n\r\n", false),
+            (b"HTTP/1.1 503 No\r\n\r\n", false),
+            (b"junk", false),
+        ] {
+            let (address, _heads) = server(answer).await;
+            let result = ask(&get(address), SOON, None, None).await;
+            assert_eq!(result.is_ok(), good, "{:?} {result:?}", String::from_utf8_lossy(answer));
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_times_out_and_closed_ports_refuse() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(ask(&get(address), Duration::from_millis(20), None, None).await.unwrap_err(), "timed out");
+        ask(&Check::Tcp { to: address }, SOON, None, None).await.unwrap();
+        drop(listener);
+        assert!(ask(&Check::Tcp { to: address }, SOON, None, None).await.is_err());
+        assert!(ask(&get(address), SOON, None, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn grpc_health_is_asked_and_understood() {
+        for (body, good) in [(&[0, 0, 0, 0, 2, 8, 1][..], true), (&[0, 0, 0, 0, 2, 8, 2], false), (&[], false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let to = listener.local_addr().unwrap();
+            tokio::spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    let asked = request.into_body().collect().await.unwrap().to_bytes();
+                    assert_eq!(&asked[..], b"\0\0\0\0\x03\x0a\x01s");
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(body))))
+                });
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+            let result = ask(&Check::Grpc { to, service: "s".to_owned() }, SOON, None, None).await;
+            assert_eq!(result.is_ok(), good, "{result:?}");
         }
     }
 }

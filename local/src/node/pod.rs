@@ -294,7 +294,13 @@ impl Live {
         let name = plan.name.clone();
         self.tasks.spawn(async move {
             let hold = hold.then_some(HOLD);
-            let result = check::ask(&probe.check, probe.timeout, hold, &shared.keeper, inside.as_deref()).await;
+            let result = check::ask(
+                &probe.check,
+                probe.timeout,
+                hold,
+                inside.as_deref().map(|command| (&shared.keeper, command)),
+            )
+            .await;
             if let Err(error) = &result {
                 tracing::debug!(container = name, ?kind, error, "probe failed");
             }
@@ -307,7 +313,10 @@ impl Live {
         let (shared, messages) = (Arc::clone(&self.shared), self.messages.clone());
         let inside = self.running[container].as_ref().map(|running| Arc::clone(&running.command));
         self.tasks.spawn(async move {
-            if let Err(error) = check::ask(&check, HOOK_PATIENCE, None, &shared.keeper, inside.as_deref()).await {
+            if let Err(error) =
+                check::ask(&check, HOOK_PATIENCE, None, inside.as_deref().map(|command| (&shared.keeper, command)))
+                    .await
+            {
                 tracing::debug!(error, "preStop hook failed");
             }
             let _ = messages.send(Message::Event(Event::HookDone { container, restart }));

@@ -51,6 +51,9 @@ async fn command(
     restart: u32,
 ) -> Result<Command, SpawnFailure> {
     let config = |message: String| SpawnFailure::Config { message };
+    if role != Role::QueueProxy {
+        mounts(pod, container).map_err(config)?;
+    }
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let values = read(&shared.client, namespace, env::references(container)).await.map_err(config)?;
@@ -97,6 +100,23 @@ fn folder(data_dir: &Path, uid: &str, container: &Container) -> Result<std::path
     std::path::absolute(&own).map_err(|error| error.to_string())
 }
 
+/// A process sees this machine's files and no others. Scratch space it finds by itself (its working directory, `TMPDIR`)
+/// and a host path is where it is; content that would only be found at a mount is said to be missing.
+fn mounts(pod: &Pod, container: &Container) -> Result<(), String> {
+    let volumes = || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    for mount in container.volume_mounts.iter().flatten() {
+        let Some(volume) = volumes().find(|volume| volume.name == mount.name) else { continue };
+        let here = volume.host_path.as_ref().is_some_and(|host| host.path == mount.mount_path);
+        if !here && volume.empty_dir.is_none() {
+            return Err(format!(
+                "volume \"{}\" cannot be mounted at {}: containers run as processes of this machine; use env or envFrom",
+                mount.name, mount.mount_path
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Reads the ConfigMaps and Secrets that exist; whoever needs one that does not says so.
 async fn read(client: &Client, namespace: &str, names: Vec<(Source, String)>) -> Result<References, String> {
     let mut values = References::new();
@@ -121,4 +141,37 @@ async fn read(client: &Client, namespace: &str, names: Vec<(Source, String)>) ->
 fn secret_text(secret: Secret) -> BTreeMap<String, String> {
     let data = secret.data.unwrap_or_default();
     data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn mounts_that_would_be_missed_are_named() {
+        for (volume, missed) in [
+            (json!({"name": "v", "emptyDir": {}}), false),
+            (json!({"name": "v", "hostPath": {"path": "/data"}}), false),
+            (json!({"name": "v", "hostPath": {"path": "/other"}}), true),
+            (json!({"name": "v", "configMap": {"name": "cm"}}), true),
+            (json!({"name": "v", "secret": {"secretName": "s"}}), true),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"spec": {"volumes": [volume], "containers": []}})).unwrap();
+            let container = json!({"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/data"}]});
+            let result = mounts(&pod, &serde_json::from_value(container).unwrap());
+            assert_eq!(result.is_err(), missed, "{volume}");
+        }
+    }
+
+    #[test]
+    fn a_working_directory_that_exists_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let container =
+            |wanted: &str| Container { name: "c".into(), working_dir: Some(wanted.into()), ..Container::default() };
+        assert_eq!(folder(dir.path(), "u", &container("/")).unwrap(), Path::new("/"));
+        let own = dir.path().join("pods/u/c/work");
+        assert_eq!(folder(dir.path(), "u", &container("/no/such/dir")).unwrap(), own);
+        assert!(own.is_dir());
+    }
 }
