@@ -14,15 +14,17 @@
 //!   repeated once on a new connection if there is no body and the method is safe (or carries an idempotency key).
 //! - Everything else is an error.
 
+mod error;
+mod replay;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
@@ -31,6 +33,9 @@ use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
 use crate::expect::Hold;
 use crate::runtime::LocalExecutor;
+use replay::{Replay, died_before_answering};
+
+pub use error::{SendError, SendFault};
 
 /// How many connections to keep and for how long.
 #[derive(Debug, Clone)]
@@ -391,158 +396,9 @@ fn announced_lifetime(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(3600)).saturating_sub(Duration::from_millis(500)))
 }
 
-/// The head of a request that may be sent a second time.
-struct Replay {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-}
-
-impl Replay {
-    fn of(request: &Request<Body>) -> Option<Self> {
-        if !request.body().is_empty() {
-            return None;
-        }
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let headers = request.headers();
-        if !safe && !headers.contains_key("idempotency-key") && !headers.contains_key("x-idempotency-key") {
-            return None;
-        }
-        Some(Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: headers.clone(),
-        })
-    }
-
-    fn into_request(self) -> Request<Body> {
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        request
-    }
-}
-
-/// Whether the connection ended before any byte of an answer, as when the target closed it while we wrote.
-fn died_before_answering(error: &hyper::Error) -> bool {
-    if error.is_canceled() || error.is_closed() {
-        return true;
-    }
-    if error.is_parse() {
-        return false;
-    }
-    // `is_incomplete_message` covers EOF in the head too, but an endpoint that began to answer and broke off is no
-    // stale connection; hyper does not tell them apart, and a safe method may be repeated in either case.
-    error.is_incomplete_message() || caused_by_io(error)
-}
-
-fn caused_by_io(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            return matches!(
-                io.kind(),
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
-            );
-        }
-        source = inner.source();
-    }
-    false
-}
-
-/// Why a request got no response.
-#[derive(Debug, thiserror::Error)]
-#[error("{fault}")]
-pub struct SendError {
-    fault: SendFault,
-    request: Option<Box<Request<Body>>>,
-}
-
-/// The part of it that went wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum SendFault {
-    /// No connection could be opened.
-    #[error("dial tcp {target}: {source}")]
-    Dial {
-        /// Where to.
-        target: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A connection failed or broke the protocol.
-    #[error("{}", describe(.0))]
-    Connection(hyper::Error),
-}
-
-fn describe(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-impl SendError {
-    fn unsent(fault: SendFault, request: Request<Body>) -> Self {
-        Self { fault, request: Some(Box::new(request)) }
-    }
-
-    fn broken(error: hyper::Error) -> Self {
-        Self { fault: SendFault::Connection(error), request: None }
-    }
-
-    /// What went wrong.
-    pub fn fault(&self) -> &SendFault {
-        &self.fault
-    }
-
-    /// Whether no connection could be opened at all.
-    pub fn is_dial(&self) -> bool {
-        matches!(self.fault, SendFault::Dial { .. })
-    }
-
-    /// Whether the target refused the connection: nobody listens there.
-    pub fn is_refused(&self) -> bool {
-        matches!(&self.fault, SendFault::Dial { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
-    }
-
-    /// Whether certainly no byte of the request was written, so that it may go to another target.
-    pub fn is_unsent(&self) -> bool {
-        self.request.is_some()
-    }
-
-    /// The request, if nothing of it was sent.
-    pub fn into_request(self) -> Option<Request<Body>> {
-        self.request.map(|request| *request)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_safe_requests_without_a_body_are_kept_for_replay() {
-        let request = |method: Method, key: bool, body: Body| {
-            let mut request = Request::new(body);
-            *request.method_mut() = method;
-            if key {
-                request.headers_mut().insert("idempotency-key", http::HeaderValue::from_static("1"));
-            }
-            Replay::of(&request).is_some()
-        };
-        for safe in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
-            assert!(request(safe.clone(), false, Body::empty()), "{safe}");
-            assert!(!request(safe.clone(), true, Body::full("x")), "{safe} with a body");
-        }
-        for unsafe_method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
-            assert!(!request(unsafe_method.clone(), false, Body::empty()), "{unsafe_method}");
-            assert!(request(unsafe_method.clone(), true, Body::empty()), "{unsafe_method} with a key");
-        }
-    }
 
     #[test]
     fn announced_keep_alive_shortens_the_life() {

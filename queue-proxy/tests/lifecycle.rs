@@ -220,3 +220,46 @@ fn the_pre_stop_hook_waits_for_requests_in_flight() {
         assert_eq!(status(&slow.rest().await), 200);
     });
 }
+
+#[test]
+fn aggressive_probes_want_their_successes_in_a_row() {
+    on_runtime(async {
+        // Which hit fails, and how many hits three in a row then take.
+        for (failing, least) in [(None, 3), (Some(2), 5)] {
+            let hits = Rc::new(Cell::new(0));
+            let count = Rc::clone(&hits);
+            let app = app(move |_| {
+                count.set(count.get() + 1);
+                let mut response = Response::new(Body::empty());
+                if failing == Some(count.get()) {
+                    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+                }
+                async move { response }
+            });
+            let text = format!(r#"{{"httpGet":{{"port":{}}},"successThreshold":3}}"#, app.port());
+            let readiness = Readiness::parse(&text, false).unwrap();
+            let pod = Pod::start(queue_proxy::Config { readiness, ..config(app) }).await;
+            assert_eq!(status(&pod.say(&probe(None)).await), 200);
+            assert_eq!(hits.get(), least);
+            // The row lives on: later questions need one success only.
+            assert_eq!(status(&pod.say(&probe(None)).await), 200);
+            assert_eq!(hits.get(), least + 1);
+        }
+    });
+}
+
+#[test]
+fn every_container_of_the_pod_must_be_ready() {
+    on_runtime(async {
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (listening, closed) = (open.local_addr().unwrap().port(), nobody().port());
+        for (first, second, expected) in
+            [(listening, listening, 200), (closed, listening, 503), (listening, closed, 503)]
+        {
+            let one = |port| format!(r#"{{"tcpSocket":{{"port":{port}}},"periodSeconds":1}}"#);
+            let readiness = Readiness::parse(&format!("[{},null,{}]", one(first), one(second)), false).unwrap();
+            let pod = Pod::start(queue_proxy::Config { readiness, ..config(nobody()) }).await;
+            assert_eq!(status(&pod.say(&probe(None)).await), expected, "{first} {second}");
+        }
+    });
+}

@@ -1,0 +1,74 @@
+//! Why a request got no response, and whether it may go elsewhere.
+
+use std::io;
+use std::net::SocketAddr;
+
+use http::Request;
+
+use crate::body::Body;
+
+/// Why a request got no response.
+#[derive(Debug, thiserror::Error)]
+#[error("{fault}")]
+pub struct SendError {
+    fault: SendFault,
+    request: Option<Box<Request<Body>>>,
+}
+
+/// The part of it that went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFault {
+    /// No connection could be opened.
+    #[error("dial tcp {target}: {source}")]
+    Dial {
+        /// Where to.
+        target: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A connection failed or broke the protocol.
+    #[error("{}", describe(.0))]
+    Connection(hyper::Error),
+}
+
+fn describe(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl SendError {
+    pub(super) fn unsent(fault: SendFault, request: Request<Body>) -> Self {
+        Self { fault, request: Some(Box::new(request)) }
+    }
+
+    pub(super) fn broken(error: hyper::Error) -> Self {
+        Self { fault: SendFault::Connection(error), request: None }
+    }
+
+    /// What went wrong.
+    pub fn fault(&self) -> &SendFault {
+        &self.fault
+    }
+
+    /// Whether no connection could be opened at all.
+    pub fn is_dial(&self) -> bool {
+        matches!(self.fault, SendFault::Dial { .. })
+    }
+
+    /// Whether the target refused the connection: nobody listens there.
+    pub fn is_refused(&self) -> bool {
+        matches!(&self.fault, SendFault::Dial { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Whether certainly no byte of the request was written, so that it may go to another target.
+    pub fn is_unsent(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// The request, if nothing of it was sent.
+    pub fn into_request(self) -> Option<Request<Body>> {
+        self.request.map(|request| *request)
+    }
+}
