@@ -130,6 +130,10 @@ async fn without_its_keeper_no_container_runs_on() {
     until("both run", || running_in(dir.path()).len() >= 3).await;
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
     let keeper_pid = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(1).unwrap().to_owned();
+    // It is not for anybody to stop politely.
+    assert!(Std::new("kill").args(["-TERM", &keeper_pid]).status().unwrap().success());
+    let still = keeper.spawn(sh(dir.path(), "exit 0")).await.unwrap();
+    assert_eq!(still.exit.await.unwrap().exit_code(), 0);
     assert!(Std::new("kill").args(["-9", &keeper_pid]).status().unwrap().success());
     tokio::time::timeout(PATIENCE, ended.wait()).await.unwrap();
     until("nothing is left", || running_in(dir.path()).is_empty()).await;

@@ -75,6 +75,8 @@ async fn serve(socket: UnixStream) -> io::Result<()> {
         }
     });
     let mut child_ended = signal(SignalKind::child())?;
+    // `up` decides when containers end, also when somebody signals every process of this name. Taken and never read.
+    let _ignored = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     let mut containers: HashMap<i32, Container> = HashMap::new();
     loop {
         tokio::select! {
@@ -103,23 +105,27 @@ async fn serve(socket: UnixStream) -> io::Result<()> {
                 }
             },
             _ = child_ended.recv() => {
+                let mut ended = Vec::new();
                 for (pid, exit) in reap() {
-                    if let Some(container) = containers.remove(&pid) {
-                        sweep(pid, container.id, &containers);
-                        let report = report.clone();
-                        tokio::task::spawn_local(async move {
-                            let Container { id, mut logs } = container;
-                            let drained = async { while logs.join_next().await.is_some() {} };
-                            let late = tokio::time::timeout(LOG_GRACE, drained).await.is_err();
-                            let _ = report.send(Report::Exited { id, exit });
-                            if late {
-                                while logs.join_next().await.is_some() {}
-                            }
-                        });
-                    }
+                    ended.extend(containers.remove(&pid).map(|container| (pid, exit, container)));
+                }
+                sweep(&ended, &containers);
+                for (_, exit, container) in ended {
+                    tokio::task::spawn_local(tell_end(container, exit, report.clone()));
                 }
             }
         }
+    }
+}
+
+/// Reports the end of a container, its log complete if that is soon.
+async fn tell_end(container: Container, exit: Exit, report: mpsc::UnboundedSender<Report>) {
+    let Container { id, mut logs } = container;
+    let drained = async { while logs.join_next().await.is_some() {} };
+    let late = tokio::time::timeout(LOG_GRACE, drained).await.is_err();
+    let _ = report.send(Report::Exited { id, exit });
+    if late {
+        while logs.join_next().await.is_some() {}
     }
 }
 
@@ -207,17 +213,23 @@ fn reap() -> Vec<(i32, Exit)> {
     ended
 }
 
-/// When a container's main process ends, the rest of it ends too, as in a pid namespace.
-fn sweep(main: i32, id: Id, others: &HashMap<i32, Container>) {
-    if let Some(group) = Pid::from_raw(main) {
+/// When a container's main process ends, the rest of it ends too, as in a pid namespace: its group, and what has left
+/// the group and fell to us.
+fn sweep(ended: &[(i32, Exit, Container)], alive: &HashMap<i32, Container>) {
+    if ended.is_empty() {
+        return;
+    }
+    for group in ended.iter().filter_map(|(main, ..)| Pid::from_raw(*main)) {
         let _ = kill_process_group(group, rustix::process::Signal::KILL);
     }
+    let marks: Vec<String> = ended.iter().map(|(.., container)| container.id.to_string()).collect();
     let family = Family::read();
-    let mark = id.to_string();
     let orphans = family.children(getpid().as_raw_nonzero().get()).iter();
-    for &orphan in orphans.filter(|pid| !others.contains_key(pid) && family::has_mark(**pid, &mark)) {
-        for pid in family.tree(orphan) {
-            family::kill(pid);
+    for &orphan in orphans.filter(|pid| !alive.contains_key(pid)) {
+        if marks.iter().any(|mark| family::has_mark(orphan, mark)) {
+            for pid in family.tree(orphan) {
+                family::kill(pid);
+            }
         }
     }
 }

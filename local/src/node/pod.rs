@@ -217,8 +217,10 @@ impl Live {
             finished |= action == Action::Finish;
             self.act(action);
         }
-        let runs = |container: &super::machine::Container| matches!(container.state, State::Running { .. });
-        if !self.marked && self.machine.containers.iter().all(runs) {
+        let started = |container: &super::machine::Container| {
+            matches!(container.state, State::Running { .. }) || container.succeeded()
+        };
+        if !self.marked && self.machine.containers.iter().all(started) {
             self.marked = true;
             mark(&self.shared, &self.pod, Phase::ContainersStarted);
         }
