@@ -35,7 +35,9 @@ pub fn resources(crd: &Value) -> Vec<Resource> {
                 .as_array()
                 .into_iter()
                 .flatten()
-                .map(|column| Column::custom(&text(&column["name"]), &text(&column["type"]), &text(&column["jsonPath"]), column))
+                .map(|column| {
+                    Column::custom(&text(&column["name"]), &text(&column["type"]), &text(&column["jsonPath"]), column)
+                })
                 .collect();
             if columns.is_empty() {
                 columns.push(age_column());
@@ -73,9 +75,7 @@ pub fn resources(crd: &Value) -> Vec<Resource> {
 
 /// The status of a definition whose kinds are served: names accepted, established.
 pub fn established(crd: &Value, now: &str) -> Value {
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now })
-    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now });
     let versions: Vec<&Value> = crd["spec"]["versions"]
         .as_array()
         .into_iter()

@@ -38,7 +38,10 @@ pub fn answer(table: &Table, path: &str, accept: &str, address: SocketAddr) -> R
         (["api"], Some(offer)) => Ok(aggregate(vec![group_discovery(table, "", &["v1"])], offer)),
         (["apis"], Some(offer)) => {
             let groups = table.groups();
-            Ok(aggregate(groups.iter().map(|(group, versions)| group_discovery(table, group, versions)).collect(), offer))
+            Ok(aggregate(
+                groups.iter().map(|(group, versions)| group_discovery(table, group, versions)).collect(),
+                offer,
+            ))
         }
         (["api"], None) => Ok(reply(
             200,
@@ -66,8 +69,10 @@ pub fn answer(table: &Table, path: &str, accept: &str, address: SocketAddr) -> R
 }
 
 fn group_of(group: &str, versions: &[&str]) -> Value {
-    let versions: Vec<Value> =
-        versions.iter().map(|version| json!({ "groupVersion": api_version(group, version), "version": version })).collect();
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({ "groupVersion": api_version(group, version), "version": version }))
+        .collect();
     json!({ "name": group, "versions": versions, "preferredVersion": versions.first() })
 }
 
@@ -146,7 +151,11 @@ fn group_discovery(table: &Table, group: &str, versions: &[&str]) -> Value {
             json!({ "version": version, "resources": resources, "freshness": "Current" })
         })
         .collect();
-    let metadata = if group.is_empty() { json!({ "creationTimestamp": null }) } else { json!({ "name": group, "creationTimestamp": null }) };
+    let metadata = if group.is_empty() {
+        json!({ "creationTimestamp": null })
+    } else {
+        json!({ "name": group, "creationTimestamp": null })
+    };
     json!({ "metadata": metadata, "versions": versions })
 }
 

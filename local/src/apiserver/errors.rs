@@ -32,11 +32,7 @@ pub struct Cause {
 impl Cause {
     /// `field: Invalid value: value: detail`.
     pub fn invalid(field: impl Into<String>, value: &str, detail: &str) -> Self {
-        Self {
-            reason: "FieldValueInvalid",
-            field: field.into(),
-            message: format!("Invalid value: {value}: {detail}"),
-        }
+        Self { reason: "FieldValueInvalid", field: field.into(), message: format!("Invalid value: {value}: {detail}") }
     }
 
     /// `field: Required value`.
@@ -143,8 +139,11 @@ impl ApiError {
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut texts: Vec<String> = Vec::new();
         for cause in causes {
-            let text =
-                if cause.field.is_empty() { cause.message.clone() } else { format!("{}: {}", cause.field, cause.message) };
+            let text = if cause.field.is_empty() {
+                cause.message.clone()
+            } else {
+                format!("{}: {}", cause.field, cause.message)
+            };
             if !texts.contains(&text) {
                 texts.push(text);
             }

@@ -136,8 +136,7 @@ fn advance(server: &Arc<Server>, collection: &Arc<str>, key: &ObjectKey) -> bool
     let dependents = server.store.dependents(uid);
     for (collection, dependent) in &dependents {
         let Some(resource) = resource_of(server, collection) else { continue };
-        let options =
-            DeleteOptions { propagation: Some("Foreground".to_owned()), ..DeleteOptions::default() };
+        let options = DeleteOptions { propagation: Some("Foreground".to_owned()), ..DeleteOptions::default() };
         let already = server
             .store
             .get(collection, dependent)
@@ -149,7 +148,11 @@ fn advance(server: &Arc<Server>, collection: &Arc<str>, key: &ObjectKey) -> bool
     let blocked = server.store.dependents(uid).iter().any(|(collection, dependent)| {
         server.store.get(collection, dependent).is_some_and(|stored| {
             let owners = &stored.value()["metadata"]["ownerReferences"];
-            owners.as_array().into_iter().flatten().any(|owner| owner["uid"] == uid && owner["blockOwnerDeletion"] == true)
+            owners
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|owner| owner["uid"] == uid && owner["blockOwnerDeletion"] == true)
         })
     });
     if blocked {

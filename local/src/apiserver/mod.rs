@@ -5,7 +5,7 @@
 //! process. A request's way, in the order of the modules:
 //!
 //! - [`server`] accepts the connection, bounds the body and finds the handler; [`request`] takes the path and query
-//!   apart; [`discovery`] and [`openapi`] answer what is served.
+//!   apart; [`protobuf`] reads the bodies that are not JSON; [`discovery`] and [`openapi`] answer what is served.
 //! - [`registry`] knows the kinds: [`builtin`] ones and those of a [`crd`].
 //! - [`handlers`]: one file a verb. [`patch`] has the four kinds of patch, [`validate`] checks against the [`schema`],
 //!   [`names`] checks metadata, [`strategy`] fills in defaults, [`admission`] asks the control plane, [`convert`]
@@ -27,6 +27,7 @@ mod names;
 mod openapi;
 mod patch;
 mod persist;
+mod protobuf;
 mod registry;
 mod request;
 mod schema;

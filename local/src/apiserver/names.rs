@@ -81,9 +81,15 @@ mod tests {
 
     #[test]
     fn names() {
-        for (name, label, subdomain) in
-            [("a", true, true), ("a-b", true, true), ("a.b", false, true), ("A", false, false), ("-a", false, false), ("", false, false), ("a..b", false, false)]
-        {
+        for (name, label, subdomain) in [
+            ("a", true, true),
+            ("a-b", true, true),
+            ("a.b", false, true),
+            ("A", false, false),
+            ("-a", false, false),
+            ("", false, false),
+            ("a..b", false, false),
+        ] {
             assert_eq!((is_label(name), is_subdomain(name)), (label, subdomain), "{name}");
         }
         for (key, ok) in [("app", true), ("serving.knative.dev/service", true), ("/x", false), ("a/b/c", false)] {

@@ -78,10 +78,7 @@ fn document(table: &Table, store: &Store, group: &str, version: &str) -> Result<
         }
         describe_paths(resource, &name, &own, &mut paths);
     }
-    Ok(reply(
-        200,
-        &json!({ "openapi": "3.0.0", "info": info(), "paths": paths, "components": { "schemas": schemas } }),
-    ))
+    Ok(reply(200, &json!({ "openapi": "3.0.0", "info": info(), "paths": paths, "components": { "schemas": schemas } })))
 }
 
 /// `dev.knative.serving.v1.Service`.
@@ -107,8 +104,10 @@ fn custom_schema(store: &Store, resource: &Resource) -> Value {
         schema = json!({ "type": "object" });
     }
     let text = |description: &str| json!({ "type": "string", "description": description });
-    schema["properties"]["apiVersion"] = text("APIVersion defines the versioned schema of this representation of an object.");
-    schema["properties"]["kind"] = text("Kind is a string value representing the REST resource this object represents.");
+    schema["properties"]["apiVersion"] =
+        text("APIVersion defines the versioned schema of this representation of an object.");
+    schema["properties"]["kind"] =
+        text("Kind is a string value representing the REST resource this object represents.");
     schema["properties"]["metadata"] = json!({
         "description": "Standard object's metadata.",
         "allOf": [{ "$ref": format!("#/components/schemas/{OBJECT_META}") }],

@@ -46,7 +46,9 @@ pub enum PersistError {
         path: PathBuf,
     },
     /// The file is not ours or is damaged.
-    #[error("cannot read {path}: {why}; nothing was changed: move the file away to start empty, or restore a copy of it")]
+    #[error(
+        "cannot read {path}: {why}; nothing was changed: move the file away to start empty, or restore a copy of it"
+    )]
     Broken {
         /// The file.
         path: PathBuf,

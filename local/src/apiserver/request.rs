@@ -221,7 +221,15 @@ mod tests {
         for (path, want) in cases {
             let got = ResourcePath::parse(path).map(|p| {
                 let dash = |part: Option<String>| part.unwrap_or_else(|| "-".to_owned());
-                format!("{}|{}|{}|{}|{}|{}", p.group, p.version, dash(p.namespace), p.plural, dash(p.name), dash(p.subresource))
+                format!(
+                    "{}|{}|{}|{}|{}|{}",
+                    p.group,
+                    p.version,
+                    dash(p.namespace),
+                    p.plural,
+                    dash(p.name),
+                    dash(p.subresource)
+                )
             });
             assert_eq!(got.as_deref(), want, "{path}");
         }

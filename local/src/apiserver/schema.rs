@@ -160,7 +160,10 @@ impl Schema {
 
 /// `metadata`: the built-in ObjectMeta.
 fn metadata() -> Schema {
-    super::builtin::schemas().get("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").cloned().unwrap_or_else(Schema::anything)
+    super::builtin::schemas()
+        .get("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+        .cloned()
+        .unwrap_or_else(Schema::anything)
 }
 
 struct Reader<'a> {
@@ -183,6 +186,8 @@ impl Reader<'_> {
             Shape::IntOrString
         } else {
             match schema["type"].as_str() {
+                // Built-in objects that declare nothing hold anything (`FieldsV1`, `JSON`, `RawExtension`).
+                Some("object") if self.builtin && declares_nothing(schema) => Shape::Any,
                 Some("object") => self.object(schema, open, depth),
                 Some("array") => Shape::Array(Box::new(self.read(&schema["items"], depth + 1))),
                 Some("string") => Shape::String,
@@ -238,8 +243,10 @@ impl Reader<'_> {
             Value::Bool(true) => Some(Box::new(Schema::anything())),
             other => Some(Box::new(self.read(other, depth + 1))),
         };
-        // An object that declares nothing takes everything (`FieldsV1`, `RawExtension`) when built in.
-        let open = open || (self.builtin && properties.is_empty() && additional.is_none());
         Shape::Object { properties, additional, open }
     }
+}
+
+fn declares_nothing(schema: &Value) -> bool {
+    !schema["properties"].is_object() && matches!(schema["additionalProperties"], Value::Null | Value::Bool(_))
 }

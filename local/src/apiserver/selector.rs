@@ -139,7 +139,8 @@ fn parse_requirement(text: &str) -> Result<Requirement, ApiError> {
     }
     for (operator, build) in [(">", Test::Greater as fn(i64) -> Test), ("<", Test::Less)] {
         if let Some((key, bound)) = text.split_once(operator) {
-            let bound = bound.trim().parse().map_err(|_| bad("for 'Gt', 'Lt' operators, the value must be an integer"))?;
+            let bound =
+                bound.trim().parse().map_err(|_| bad("for 'Gt', 'Lt' operators, the value must be an integer"))?;
             return requirement(key, build(bound));
         }
     }

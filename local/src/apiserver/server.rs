@@ -110,11 +110,11 @@ impl ApiServer {
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| Error::Listen { address: config.listen, source })?;
-        let address =
-            listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         let (persist, loaded) = Persist::open(&config.data_dir)?;
         let registry = Registry::new(builtin::resources());
-        for record in loaded.records.iter().filter(|r| r.collection == "apiextensions.k8s.io/customresourcedefinitions") {
+        for record in loaded.records.iter().filter(|r| r.collection == "apiextensions.k8s.io/customresourcedefinitions")
+        {
             if let Ok(definition) = serde_json::from_slice::<Value>(&record.json) {
                 define(&registry, &definition);
             }
@@ -146,9 +146,7 @@ impl ApiServer {
             server.ensure_namespace(namespace);
         }
         for (name, definition) in given {
-            server
-                .ensure_definition(&name, definition)
-                .map_err(|why| Error::Definition { name: name.clone(), why })?;
+            server.ensure_definition(&name, definition).map_err(|why| Error::Definition { name: name.clone(), why })?;
         }
         gc::resume(&server);
         Ok(Self { server, listener, notices })
@@ -286,8 +284,7 @@ impl Server {
                 }
                 definition["metadata"]["uid"] = old["metadata"]["uid"].clone();
                 definition["metadata"]["creationTimestamp"] = old["metadata"]["creationTimestamp"].clone();
-                definition["metadata"]["generation"] =
-                    (old["metadata"]["generation"].as_i64().unwrap_or(0) + 1).into();
+                definition["metadata"]["generation"] = (old["metadata"]["generation"].as_i64().unwrap_or(0) + 1).into();
                 Expect::Version(stored.resource_version)
             }
             None => {
@@ -306,7 +303,9 @@ impl Server {
         let (parts, body) = request.into_parts();
         let body = match Limited::new(body, MAX_BODY).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => return refuse(&ApiError::too_large(MAX_BODY)),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                return refuse(&ApiError::too_large(MAX_BODY));
+            }
             // The client broke off: nobody reads this.
             Err(_) => return refuse(&ApiError::bad_request("the body broke off")),
         };

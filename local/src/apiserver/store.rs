@@ -268,12 +268,8 @@ impl Store {
         resource_version: u64,
         find: impl Fn(&str) -> Option<Arc<Resource>>,
     ) -> Self {
-        let mut state = State {
-            resource_version,
-            collections: HashMap::new(),
-            dependents: HashMap::new(),
-            living: HashMap::new(),
-        };
+        let mut state =
+            State { resource_version, collections: HashMap::new(), dependents: HashMap::new(), living: HashMap::new() };
         let fallback = Resource::unknown();
         for record in records {
             let Ok(object) = serde_json::from_slice::<Value>(&record.json) else { continue };

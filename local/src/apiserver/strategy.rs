@@ -118,7 +118,9 @@ fn items<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut
 
 fn probe_defaults(container: &mut Value, name: &str) {
     let Some(probe) = container.get_mut(name).filter(|probe| probe.is_object()) else { return };
-    for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (field, value) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         default(probe, field, json!(value));
     }
     if let Some(get) = probe.get_mut("httpGet").filter(|get| get.is_object()) {
@@ -146,13 +148,16 @@ fn service(object: &mut Value, create: bool) {
 
 /// `stringData` is written into `data`, base64, and not kept.
 fn fold_string_data(secret: &mut Value) {
-    let Some(Value::Object(plain)) = secret.as_object_mut().and_then(|secret| secret.remove("stringData")) else { return };
+    let Some(Value::Object(plain)) = secret.as_object_mut().and_then(|secret| secret.remove("stringData")) else {
+        return;
+    };
     for (key, value) in plain {
         secret["data"][key] = base64(value.as_str().unwrap_or_default().as_bytes()).into();
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// Standard base64, padded.
+pub fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -199,7 +204,8 @@ mod tests {
 
     #[test]
     fn pod_defaults_leave_no_empty_maps() {
-        let mut spec = json!({ "containers": [{ "name": "a", "image": "x:1", "env": [{ "name": "A", "value": "1" }] }] });
+        let mut spec =
+            json!({ "containers": [{ "name": "a", "image": "x:1", "env": [{ "name": "A", "value": "1" }] }] });
         pod_spec(&mut spec);
         assert_eq!(spec["containers"][0]["env"], json!([{ "name": "A", "value": "1" }]));
         assert_eq!(spec["containers"][0]["imagePullPolicy"], "IfNotPresent");

@@ -54,7 +54,8 @@ fn walk(value: &mut Value, schema: &Schema, path: &mut String, findings: &mut Fi
                 push_field(path, name);
                 match properties.get(name.as_str()).or(additional.as_deref()) {
                     Some(schema) => walk(child, schema, path, findings),
-                    None if *open || (schema.embedded && matches!(name.as_str(), "apiVersion" | "kind" | "metadata")) => {}
+                    None if *open
+                        || (schema.embedded && matches!(name.as_str(), "apiVersion" | "kind" | "metadata")) => {}
                     None => {
                         if findings.unknown.len() < MAX_FAULTS {
                             findings.unknown.push(path.clone());
@@ -123,7 +124,9 @@ fn walk(value: &mut Value, schema: &Schema, path: &mut String, findings: &mut Fi
             }
         }
         (Shape::Boolean, Value::Bool(_)) | (Shape::IntOrString, Value::String(_) | Value::Number(_)) => {}
-        (Shape::Integer, Value::Number(number)) if !number.is_f64() || number.as_f64().is_some_and(|n| n.fract() == 0.0) => {
+        (Shape::Integer, Value::Number(number))
+            if !number.is_f64() || number.as_f64().is_some_and(|n| n.fract() == 0.0) =>
+        {
             bounds(number.as_f64(), schema, path, findings);
         }
         (Shape::Number, Value::Number(number)) => bounds(number.as_f64(), schema, path, findings),
@@ -139,10 +142,7 @@ fn walk(value: &mut Value, schema: &Schema, path: &mut String, findings: &mut Fi
             if findings.wrong_type.is_none() {
                 findings.wrong_type = Some(WrongType { path: path.clone(), found, wanted });
             }
-            findings.cause(Cause {
-                reason: "FieldValueTypeInvalid",
-                ..Cause::invalid(path.clone(), &shown, &detail)
-            });
+            findings.cause(Cause { reason: "FieldValueTypeInvalid", ..Cause::invalid(path.clone(), &shown, &detail) });
         }
     }
     if !schema.allowed.is_empty() && !value.is_null() && !schema.allowed.contains(value) {
@@ -245,7 +245,10 @@ mod tests {
     #[test]
     fn wrong_values_are_causes() {
         let cases = [
-            (json!({ "image": 1 }), "spec.image: Invalid value: \"integer\": spec.image in body must be of type string: \"integer\""),
+            (
+                json!({ "image": 1 }),
+                "spec.image: Invalid value: \"integer\": spec.image in body must be of type string: \"integer\"",
+            ),
             (json!({}), "spec.image: Required value"),
             (
                 json!({ "image": "x", "mode": "No" }),

@@ -131,7 +131,8 @@ pub fn remove(
         let stored =
             server.store.get(&resource.collection, key).ok_or_else(|| ApiError::not_found(&named, &key.name))?;
         if let Some(uid) = options.uid.as_deref().filter(|uid| **uid != *stored.meta.uid) {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta.uid);
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta.uid);
             return Err(ApiError::conflict_because(&named, &key.name, &why));
         }
         if let Some(version) = &options.resource_version
@@ -171,13 +172,7 @@ pub fn remove(
 }
 
 /// Writes into the object what its deletion means; whether it goes at once.
-fn mark(
-    server: &Server,
-    resource: &Resource,
-    object: &mut Value,
-    options: &DeleteOptions,
-    stored: &Stored,
-) -> bool {
+fn mark(server: &Server, resource: &Resource, object: &mut Value, options: &DeleteOptions, stored: &Stored) -> bool {
     let grace = grace_of(resource, object, options.grace);
     let namespace = resource.is("", "namespaces");
     let metadata = &mut object["metadata"];
@@ -227,13 +222,7 @@ fn grace_of(resource: &Resource, object: &Value, asked: Option<i64>) -> i64 {
     asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
 }
 
-fn admit(
-    server: &Server,
-    resource: &Resource,
-    key: &ObjectKey,
-    old: &Value,
-    dry_run: bool,
-) -> Result<(), ApiError> {
+fn admit(server: &Server, resource: &Resource, key: &ObjectKey, old: &Value, dry_run: bool) -> Result<(), ApiError> {
     if !server.admission.handles(&resource.group, &resource.kind) {
         return Ok(());
     }

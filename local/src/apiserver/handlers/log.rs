@@ -24,9 +24,8 @@ pub async fn read(server: &Server, call: &Call) -> Result<Reply, ApiError> {
             )),
             logs::Error::Io { .. } => ApiError::internal(&error),
         })?;
-    let pieces = stream.filter_map(|piece| async move {
-        piece.inspect_err(|error| tracing::warn!(%error, "log broke off")).ok()
-    });
+    let pieces = stream
+        .filter_map(|piece| async move { piece.inspect_err(|error| tracing::warn!(%error, "log broke off")).ok() });
     let stopping = server.stopping.clone();
     let pieces = pieces.take_until(async move { stopping.cancelled().await });
     let mut reply = reply_bytes(200, Body::Stream(Box::pin(pieces)));
@@ -75,7 +74,11 @@ fn choose_container(pod: &Value, asked: &str) -> Result<String, ApiError> {
             _ => Err(ApiError::bad_request(format!(
                 "a container name must be specified for pod {name}, choose one of: [{}]{}",
                 containers.join(" "),
-                if init.is_empty() { String::new() } else { format!(" or one of the init containers: [{}]", init.join(" ")) }
+                if init.is_empty() {
+                    String::new()
+                } else {
+                    format!(" or one of the init containers: [{}]", init.join(" "))
+                }
             ))),
         };
     }

@@ -83,10 +83,9 @@ impl Call {
     /// The body as JSON; YAML when the content type says so.
     pub fn json(&self) -> Result<Value, ApiError> {
         if self.content_type.contains("protobuf") {
-            return Err(ApiError::unsupported_media(
-                "the body of the request was in an unknown format - accepted media types include: application/json, \
-                 application/yaml",
-            ));
+            return super::protobuf::read(&self.body).map_err(|error| {
+                ApiError::unsupported_media(format!("the body of the request was in an unknown format: {error}"))
+            });
         }
         let yaml = self.content_type.contains("yaml");
         match serde_json::from_slice(&self.body) {

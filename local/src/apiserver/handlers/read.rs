@@ -28,14 +28,23 @@ pub fn get(server: &Server, call: &Call) -> Result<Reply, ApiError> {
 pub fn list(server: &Server, call: &Call) -> Result<Reply, ApiError> {
     let resource = &call.resource;
     let options = &call.options;
-    let filter =
-        Filter::parse(call.path.namespace.clone(), &options.label_selector, &options.field_selector, &resource.selectable)?;
+    let filter = Filter::parse(
+        call.path.namespace.clone(),
+        &options.label_selector,
+        &options.field_selector,
+        &resource.selectable,
+    )?;
     if !options.resource_version_match.is_empty() && options.resource_version.is_empty() {
-        return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[crate::apiserver::errors::Cause {
-            reason: "FieldValueForbidden",
-            field: "resourceVersionMatch".to_owned(),
-            message: "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided".to_owned(),
-        }]));
+        return Err(ApiError::invalid(
+            "meta.k8s.io",
+            "ListOptions",
+            "",
+            &[crate::apiserver::errors::Cause {
+                reason: "FieldValueForbidden",
+                field: "resourceVersionMatch".to_owned(),
+                message: "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided".to_owned(),
+            }],
+        ));
     }
     let after = read_token(&options.continue_token)?;
     let limit = if options.limit == 0 { MAX_PAGE } else { options.limit.min(MAX_PAGE) };

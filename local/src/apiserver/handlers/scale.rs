@@ -33,12 +33,18 @@ pub fn write(server: &Arc<Server>, call: &Call, patching: bool) -> Result<Reply,
         };
         let replicas = match &wanted["spec"]["replicas"] {
             Value::Null => 0,
-            number => number
-                .as_i64()
-                .ok_or_else(|| ApiError::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: spec.replicas must be a number, got {number}")))?,
+            number => number.as_i64().ok_or_else(|| {
+                ApiError::bad_request(format!(
+                    "Scale in version \"v1\" cannot be handled as a Scale: spec.replicas must be a number, got {number}"
+                ))
+            })?,
         };
         if replicas < 0 {
-            let cause = crate::apiserver::errors::Cause::invalid("spec.replicas", &replicas.to_string(), "must be greater than or equal to 0");
+            let cause = crate::apiserver::errors::Cause::invalid(
+                "spec.replicas",
+                &replicas.to_string(),
+                "must be greater than or equal to 0",
+            );
             return Err(ApiError::invalid("autoscaling", "Scale", call.name(), &[cause]));
         }
         let mut next = current.clone();
@@ -102,7 +108,8 @@ fn labels_of(selector: &Value) -> String {
         .collect();
     for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
         let key = expression["key"].as_str().unwrap_or_default();
-        let values: Vec<&str> = expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let values: Vec<&str> =
+            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let values = values.join(",");
         parts.push(match expression["operator"].as_str().unwrap_or_default() {
             "In" => format!("{key} in ({values})"),
@@ -113,4 +120,3 @@ fn labels_of(selector: &Value) -> String {
     }
     parts.join(",")
 }
-

@@ -53,7 +53,9 @@ pub fn watch(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
     let asked = match options.resource_version.as_str() {
         "" | "0" => None,
         text => Some(text.parse::<u64>().map_err(|_| {
-            ApiError::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+            ApiError::bad_request(format!(
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
         })?),
     };
     let start = match (options.initial_events, asked) {
@@ -66,10 +68,9 @@ pub fn watch(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
             WatchError::Expired { oldest } => ApiError::expired(asked.unwrap_or(0), oldest),
             WatchError::TooMany => ApiError::too_many("too many watches are open"),
         })?;
-    let lifetime = options.timeout_seconds.map_or_else(
-        || LIFETIME + Duration::from_secs(fastrand::u64(0..LIFETIME.as_secs())),
-        Duration::from_secs,
-    );
+    let lifetime = options
+        .timeout_seconds
+        .map_or_else(|| LIFETIME + Duration::from_secs(fastrand::u64(0..LIFETIME.as_secs())), Duration::from_secs);
     let mut view = View {
         resource: resource.clone(),
         shape: call.shape,

@@ -67,7 +67,15 @@ fn create_object(
     } else {
         metadata.remove("namespace");
     }
-    for written_by_us in ["resourceVersion", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"] {
+    for written_by_us in [
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "selfLink",
+    ] {
         metadata.remove(written_by_us);
     }
     if metadata.get("managedFields").is_some_and(|fields| !fields.is_array() || call.path.name.is_none()) {
@@ -77,8 +85,7 @@ fn create_object(
     let generate = metadata.get("generateName").and_then(Value::as_str).unwrap_or_default().to_owned();
     let generated = name.is_empty() && !generate.is_empty();
     if generated {
-        let random: String =
-            (0..5).map(|_| char::from(ALPHABET[fastrand::usize(..ALPHABET.len())])).collect();
+        let random: String = (0..5).map(|_| char::from(ALPHABET[fastrand::usize(..ALPHABET.len())])).collect();
         let base: String = generate.chars().take(58).collect();
         name = format!("{base}{random}");
         metadata.insert("name".to_owned(), name.clone().into());
@@ -121,10 +128,8 @@ fn create_object(
         return Ok(Outcome::Dry(object));
     }
     let key = ObjectKey::new(call.namespace(), &name);
-    let stored = server
-        .store
-        .commit(resource, &key, Expect::Absent, Change::Put(object))
-        .map_err(|error| match error {
+    let stored =
+        server.store.commit(resource, &key, Expect::Absent, Change::Put(object)).map_err(|error| match error {
             CommitError::Exists => ApiError::already_exists(&named, &name),
             other => ApiError::internal(other),
         })?;
@@ -359,7 +364,16 @@ fn settle(
     let status_only = resource.status && call.path.subresource.as_deref() == Some("status");
     new["apiVersion"] = resource.api_version().into();
     new["kind"] = resource.kind.clone().into();
-    for kept in ["name", "namespace", "uid", "creationTimestamp", "resourceVersion", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for kept in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "resourceVersion",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         keep(&mut new["metadata"], &old["metadata"], kept);
     }
     checked(server, &mut new, call.name(), call, warnings)?;
@@ -569,7 +583,9 @@ fn admitted(
 /// The answer to a write.
 pub fn finish(call: &Call, code: u16, outcome: Outcome, warnings: &[String]) -> Result<Reply, ApiError> {
     let mut reply = match outcome {
-        Outcome::Stored(stored) if call.shape == Shape::Object => reply_bytes(code, convert::json(&call.resource, &stored)),
+        Outcome::Stored(stored) if call.shape == Shape::Object => {
+            reply_bytes(code, convert::json(&call.resource, &stored))
+        }
         Outcome::Stored(stored) => shaped(call, code, convert::value(&call.resource, &stored)),
         Outcome::Dry(object) => shaped(call, code, object),
     };

@@ -51,8 +51,7 @@ pub fn apply(live: &Value, applied: &Value, schema: &Schema, who: Applier<'_>) -
     }
     let applied = owned_part(applied);
     let wanted = fields::of("", &applied, schema);
-    let is_me =
-        |m: &Manager| m.name == who.manager && m.operation == "Apply" && m.subresource == who.subresource;
+    let is_me = |m: &Manager| m.name == who.manager && m.operation == "Apply" && m.subresource == who.subresource;
     let mut conflicts = Vec::new();
     for manager in managers.iter_mut().filter(|manager| !is_me(manager)) {
         let mut fought = Vec::new();
@@ -137,8 +136,17 @@ fn owned_part(object: &Value) -> Value {
         map.remove("kind");
         if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
             for name in [
-                "name", "namespace", "generateName", "uid", "resourceVersion", "creationTimestamp", "generation",
-                "managedFields", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
+                "name",
+                "namespace",
+                "generateName",
+                "uid",
+                "resourceVersion",
+                "creationTimestamp",
+                "generation",
+                "managedFields",
+                "selfLink",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
             ] {
                 metadata.remove(name);
             }
@@ -264,8 +272,11 @@ fn conflict(conflicts: &[(String, String)]) -> ApiError {
         let parts: Vec<String> = managers
             .iter()
             .map(|who| {
-                let fields: String =
-                    conflicts.iter().filter(|(other, _)| other == who).map(|(_, field)| format!("\n- {field}")).collect();
+                let fields: String = conflicts
+                    .iter()
+                    .filter(|(other, _)| other == who)
+                    .map(|(_, field)| format!("\n- {field}"))
+                    .collect();
                 format!("conflicts with {who}:{fields}")
             })
             .collect();
@@ -343,7 +354,14 @@ fn remove_given_up(field: &str, value: &mut Value, before: &Set, wanted: &Set, o
         if let Some(child) = child
             && !mine.is_empty()
         {
-            remove_given_up(field_name(element), child, mine, still.unwrap_or(&empty), theirs.unwrap_or(&empty), inner_schema);
+            remove_given_up(
+                field_name(element),
+                child,
+                mine,
+                still.unwrap_or(&empty),
+                theirs.unwrap_or(&empty),
+                inner_schema,
+            );
         }
     }
 }
@@ -368,7 +386,13 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_said_goes() {
-        let one = run(&Value::Null, &deployment(&json!([{ "name": "a", "image": "1" }, { "name": "b", "image": "2" }])), "m", false).unwrap();
+        let one = run(
+            &Value::Null,
+            &deployment(&json!([{ "name": "a", "image": "1" }, { "name": "b", "image": "2" }])),
+            "m",
+            false,
+        )
+        .unwrap();
         let two = run(&one, &deployment(&json!([{ "name": "a", "image": "3" }])), "m", false).unwrap();
         assert_eq!(two["spec"]["template"]["spec"]["containers"], json!([{ "name": "a", "image": "3" }]));
         assert_eq!(two["metadata"]["managedFields"].as_array().unwrap().len(), 1);

@@ -17,8 +17,13 @@ pub fn apply(mut object: Value, patch: &Value) -> Result<Value, ApiError> {
             format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.0.len()),
         ));
     }
-    json_patch::patch(&mut object, &operations)
-        .map_err(|error| ApiError::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}")))?;
+    json_patch::patch(&mut object, &operations).map_err(|error| {
+        ApiError::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {error}"),
+        )
+    })?;
     Ok(object)
 }
 

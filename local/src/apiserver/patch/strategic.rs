@@ -178,8 +178,14 @@ mod tests {
         };
         let pod = "io.k8s.api.core.v1.Pod";
         let cases = [
-            (json!({ "spec": { "containers": [{ "name": "a", "$patch": "delete" }] } }), with(json!([{ "name": "b" }]))),
-            (json!({ "spec": { "containers": [{ "$patch": "replace" }, { "name": "c" }] } }), with(json!([{ "name": "c" }]))),
+            (
+                json!({ "spec": { "containers": [{ "name": "a", "$patch": "delete" }] } }),
+                with(json!([{ "name": "b" }])),
+            ),
+            (
+                json!({ "spec": { "containers": [{ "$patch": "replace" }, { "name": "c" }] } }),
+                with(json!([{ "name": "c" }])),
+            ),
             (
                 json!({ "spec": { "$setElementOrder/containers": [{ "name": "c" }, { "name": "b" }, { "name": "a" }], "containers": [{ "name": "c" }] } }),
                 with(json!([{ "name": "c" }, { "name": "b" }, { "name": "a" }])),

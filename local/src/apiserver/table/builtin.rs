@@ -21,7 +21,9 @@ pub fn builtin_columns(group: &str, plural: &str) -> Vec<Column> {
             wide("Readiness Gates", |_, _| "<none>".into()),
         ],
         ("apps", "deployments") => vec![
-            text("Ready", |d, _| format!("{}/{}", int(&d["status"]["readyReplicas"]), int(&d["spec"]["replicas"])).into()),
+            text("Ready", |d, _| {
+                format!("{}/{}", int(&d["status"]["readyReplicas"]), int(&d["spec"]["replicas"])).into()
+            }),
             number("Up-to-date", |d, _| int(&d["status"]["updatedReplicas"]).into()),
             number("Available", |d, _| int(&d["status"]["availableReplicas"]).into()),
             age_column(),
@@ -48,10 +50,9 @@ pub fn builtin_columns(group: &str, plural: &str) -> Vec<Column> {
         ],
         ("", "endpoints") => vec![text("Endpoints", endpoints), age_column()],
         ("", "namespaces") => vec![text("Status", |n, _| n["status"]["phase"].clone()), age_column()],
-        ("", "configmaps") => vec![
-            number("Data", |c, _| (entries(&c["data"]) + entries(&c["binaryData"])).into()),
-            age_column(),
-        ],
+        ("", "configmaps") => {
+            vec![number("Data", |c, _| (entries(&c["data"]) + entries(&c["binaryData"])).into()), age_column()]
+        }
         ("", "secrets") => vec![
             text("Type", |s, _| s["type"].clone()),
             number("Data", |s, _| entries(&s["data"]).into()),
@@ -88,7 +89,9 @@ pub fn builtin_columns(group: &str, plural: &str) -> Vec<Column> {
             text("AddressType", |s, _| s["addressType"].clone()),
             text("Ports", |s, _| none_if_empty(joined(s["ports"].as_array(), |p| int(&p["port"]).to_string()))),
             text("Endpoints", |s, _| {
-                none_if_empty(joined(s["endpoints"].as_array(), |e| e["addresses"][0].as_str().unwrap_or_default().to_owned()))
+                none_if_empty(joined(s["endpoints"].as_array(), |e| {
+                    e["addresses"][0].as_str().unwrap_or_default().to_owned()
+                }))
             }),
             age_column(),
         ],
@@ -232,7 +235,11 @@ fn seen(time: &Value, event: &Value, now: Timestamp) -> Value {
 
 fn last_seen(event: &Value, now: Timestamp) -> Value {
     let series = &event["series"]["lastObservedTime"];
-    seen(if series.is_string() { series } else { either(event, "lastTimestamp", "deprecatedLastTimestamp") }, event, now)
+    seen(
+        if series.is_string() { series } else { either(event, "lastTimestamp", "deprecatedLastTimestamp") },
+        event,
+        now,
+    )
 }
 
 fn event_object(event: &Value, _: Timestamp) -> Value {

@@ -133,7 +133,8 @@ fn bracket(text: &str) -> Option<Step> {
             let (left, right) = condition.split_once("!=")?;
             (left, false, right)
         };
-        let path = left.trim().strip_prefix('@')?.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        let path =
+            left.trim().strip_prefix('@')?.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
         let right = right.trim();
         let value = unquote(right).map_or_else(|| serde_json::from_str(right).ok(), |text| Some(text.into()))?;
         return Some(Step::Where { path, equal, value });

@@ -71,14 +71,18 @@ impl Column {
         match &self.source {
             Source::Cell(cell) => cell(object, now),
             Source::Path(None) => Value::Null,
-            Source::Path(Some(path)) => path.find(object).first().map_or(Value::Null, |value| custom_cell(&self.kind, value, now)),
+            Source::Path(Some(path)) => {
+                path.find(object).first().map_or(Value::Null, |value| custom_cell(&self.kind, value, now))
+            }
         }
     }
 }
 
 fn custom_cell(kind: &str, value: &Value, now: Timestamp) -> Value {
     match (kind, value) {
-        ("string", Value::String(_)) | ("integer" | "number", Value::Number(_)) | ("boolean", Value::Bool(_)) => value.clone(),
+        ("string", Value::String(_)) | ("integer" | "number", Value::Number(_)) | ("boolean", Value::Bool(_)) => {
+            value.clone()
+        }
         ("string", Value::Null) => Value::Null,
         ("string", other) => other.to_string().into(),
         ("date", Value::String(time)) => age::of(time, now).into(),

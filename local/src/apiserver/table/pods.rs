@@ -20,7 +20,8 @@ pub fn ready(pod: &Value, _: Timestamp) -> Value {
 
 /// `3 (5m ago)`.
 pub fn restarts(pod: &Value, now: Timestamp) -> Value {
-    let total: i64 = statuses(pod, "containerStatuses").map(|status| status["restartCount"].as_i64().unwrap_or(0)).sum();
+    let total: i64 =
+        statuses(pod, "containerStatuses").map(|status| status["restartCount"].as_i64().unwrap_or(0)).sum();
     let last = statuses(pod, "containerStatuses")
         .filter_map(|status| status["lastState"]["terminated"]["finishedAt"].as_str())
         .max();
@@ -99,18 +100,29 @@ mod tests {
 
     #[test]
     fn statuses_as_kubectl_shows_them() {
-        let pod = |status: Value| json!({ "spec": { "containers": [{}, {}], "initContainers": [{}] }, "status": status });
+        let pod =
+            |status: Value| json!({ "spec": { "containers": [{}, {}], "initContainers": [{}] }, "status": status });
         let cases = [
             (json!({ "phase": "Pending" }), "Pending"),
-            (json!({ "phase": "Pending", "containerStatuses": [{ "state": { "waiting": { "reason": "ImagePullBackOff" } } }] }), "ImagePullBackOff"),
-            (json!({ "phase": "Running", "containerStatuses": [{ "ready": true, "state": { "running": {} } }] }), "Running"),
-            (json!({ "phase": "Failed", "containerStatuses": [{ "state": { "terminated": { "exitCode": 3 } } }] }), "ExitCode:3"),
+            (
+                json!({ "phase": "Pending", "containerStatuses": [{ "state": { "waiting": { "reason": "ImagePullBackOff" } } }] }),
+                "ImagePullBackOff",
+            ),
+            (
+                json!({ "phase": "Running", "containerStatuses": [{ "ready": true, "state": { "running": {} } }] }),
+                "Running",
+            ),
+            (
+                json!({ "phase": "Failed", "containerStatuses": [{ "state": { "terminated": { "exitCode": 3 } } }] }),
+                "ExitCode:3",
+            ),
             (json!({ "phase": "Pending", "initContainerStatuses": [{ "state": { "running": {} } }] }), "Init:0/1"),
         ];
         for (value, want) in cases {
             assert_eq!(status(&pod(value.clone()), Timestamp::UNIX_EPOCH), want, "{value}");
         }
-        let mut going = pod(json!({ "phase": "Running", "containerStatuses": [{ "ready": true }, { "restartCount": 2 }] }));
+        let mut going =
+            pod(json!({ "phase": "Running", "containerStatuses": [{ "ready": true }, { "restartCount": 2 }] }));
         going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert_eq!(status(&going, Timestamp::UNIX_EPOCH), "Terminating");
         assert_eq!(ready(&going, Timestamp::UNIX_EPOCH), "1/2");
