@@ -189,7 +189,8 @@ where
                 .max_frame_size(config.h2_max_frame)
                 .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
                 .serve_connection(TokioIo::new(stream), service);
-            until_drained(connection, &drain, http2::Connection::graceful_shutdown).await;
+            // Boxed: an HTTP/1 connection should not reserve room for this one.
+            Box::pin(until_drained(connection, &drain, http2::Connection::graceful_shutdown)).await;
         }
     }
 }

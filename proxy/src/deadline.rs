@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::BoxError;
@@ -122,30 +123,14 @@ impl Deadline {
     }
 
     /// Runs a future until it ends or a limit is reached.
-    pub async fn run<F: Future>(&mut self, future: F) -> Result<F::Output, Limit> {
-        self.run_while_moving(future, || 0).await
+    pub fn run<F: Future>(&mut self, future: F) -> Run<'_, F, fn() -> u64> {
+        self.run_while_moving(future, || 0)
     }
 
     /// Like [`Deadline::run`]; a change of the counter counts as a byte.
-    pub async fn run_while_moving<F: Future>(
-        &mut self,
-        future: F,
-        counter: impl Fn() -> u64,
-    ) -> Result<F::Output, Limit> {
-        tokio::pin!(future);
-        let mut seen = counter();
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Ok(output));
-            }
-            let count = counter();
-            if count != seen {
-                seen = count;
-                self.byte();
-            }
-            self.poll_expired(cx).map(Err)
-        })
-        .await
+    pub fn run_while_moving<F: Future, C: Fn() -> u64>(&mut self, future: F, counter: C) -> Run<'_, F, C> {
+        let seen = counter();
+        Run { deadline: self, future, counter, seen }
     }
 
     fn byte(&mut self) {
@@ -174,6 +159,37 @@ impl Deadline {
             timer.as_mut().reset(at);
             self.armed_for = Some(at);
         }
+    }
+}
+
+pin_project! {
+    /// A future under a deadline; see [`Deadline::run`]. Written out because an `async fn` would keep its argument
+    /// twice, and each connection reserves room for one.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Run<'a, F, C> {
+        deadline: &'a mut Deadline,
+        #[pin]
+        future: F,
+        counter: C,
+        seen: u64,
+    }
+}
+
+impl<F: Future, C: Fn() -> u64> Future for Run<'_, F, C> {
+    type Output = Result<F::Output, Limit>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        let count = (this.counter)();
+        if count != *this.seen {
+            *this.seen = count;
+            this.deadline.byte();
+        }
+        this.deadline.poll_expired(cx).map(Err)
     }
 }
 

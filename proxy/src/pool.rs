@@ -190,7 +190,8 @@ impl Endpoint {
     /// the request at the target.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         if request.version() == Version::HTTP_2 {
-            return self.send_h2(request).await;
+            // Boxed, as is opening below, so that what every connection reserves is the size of the usual way.
+            return Box::pin(self.send_h2(request)).await;
         }
         let hold = request.extensions().get::<Hold>().cloned();
         let sent = self.send_h1(request).await;
@@ -221,7 +222,7 @@ impl Endpoint {
                 },
             }
         }
-        let (mut sender, request) = match self.open_h1().await {
+        let (mut sender, request) = match Box::pin(self.open_h1()).await {
             Ok(sender) => (sender, request),
             Err(fault) => return Err(SendError::unsent(fault, request)),
         };

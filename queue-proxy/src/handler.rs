@@ -36,7 +36,8 @@ pub async fn handle(
     }
     let kind = probe::classify(request.headers());
     if kind.answered_here() {
-        return Ok(uncounted(answer_probe(&sidecar, kind).await));
+        // Boxed: probes are rare, and every connection reserves room for the larger of both ways.
+        return Ok(uncounted(Box::pin(answer_probe(&sidecar, kind)).await));
     }
     sidecar.drainer.request();
     let http1 = request.version() != Version::HTTP_2;
@@ -184,4 +185,20 @@ async fn answer_probe(sidecar: &Sidecar, kind: Kind) -> Response<Body> {
 
 fn uncounted(response: Response<Body>) -> Response<AnswerBody> {
     response.map(|body| Tracked::new(Limited::new(body, Deadline::unlimited()), Accounting(None)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection, busy or not, reserves room for one request in progress.
+    #[test]
+    fn a_request_in_progress_stays_small() {
+        let size = size_of_future(handle);
+        assert!(size <= 4096, "{size} bytes: box what is rare");
+    }
 }
