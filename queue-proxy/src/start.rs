@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::{Config, QueueProxy};
+use crate::{Config, Error, QueueProxy};
 
 /// Runs the sidecar as upstream's binary runs: configuration from the environment only. Used by this crate's binary
 /// and by `dormouse queue-proxy`.
@@ -23,30 +21,10 @@ pub fn main_from_env() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<(), crate::Error> {
-    let sidecar = QueueProxy::bind(config).await?;
-    let shutdown = CancellationToken::new();
-    tokio::task::spawn_local(watch_signals(shutdown.clone()));
-    sidecar.run(shutdown).await
-}
-
-/// The first signal starts the end, the second ends at once.
-async fn watch_signals(shutdown: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("cannot watch signals");
-        return;
-    };
-    for first in [true, false] {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if first {
-            shutdown.cancel();
-        }
-    }
-    std::process::exit(1);
+async fn run(config: Config) -> Result<(), Error> {
+    // First of all, so that a signal during the start is not missed.
+    let shutdown = proxy::shutdown::token().map_err(Error::Signals)?;
+    QueueProxy::bind(config).await?.run(shutdown).await
 }
 
 /// JSON lines on stderr; a level that is none means info. Levels only: a filter language would cost a MiB of regex.
