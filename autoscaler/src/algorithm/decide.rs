@@ -221,6 +221,13 @@ pub fn decide(scaling: &RevisionScaling, state: &mut State, inputs: Inputs, now:
     Some(Decision { desired, excess_burst_capacity, reasons })
 }
 
+/// Whether a decision differs from the last one in what anybody acts on: the pods, and on which side of zero the excess
+/// burst capacity is.
+pub fn differs(before: (i32, i32), after: &Decision) -> bool {
+    let (desired, excess_burst_capacity) = before;
+    desired != after.desired || (excess_burst_capacity < 0) != (after.excess_burst_capacity < 0)
+}
+
 /// Capacity of the ready pods less the load and the burst to keep room for.
 fn excess_burst_capacity(scaling: &RevisionScaling, ready: i32, load: f64) -> i32 {
     let burst = scaling.target_burst_capacity;

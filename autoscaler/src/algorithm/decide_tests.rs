@@ -202,6 +202,16 @@ fn s31_excess_burst_capacity_before_the_first_decision() {
     }
 }
 
+#[test]
+fn s32_s34_only_pods_and_the_sign_of_the_burst_capacity_matter() {
+    let table = [(1982, 1984, true), (-1984, -1988, true), (-1988, 2006, false), (0, 1, true), (0, -42, false)];
+    for (before, after, same) in table {
+        let decision = Decision { desired: 1, excess_burst_capacity: after, reasons: Reasons::default() };
+        assert_eq!(!differs((1, before), &decision), same, "{before} then {after}");
+        assert!(differs((2, before), &decision));
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn more_load_never_wants_fewer_pods(

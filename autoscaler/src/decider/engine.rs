@@ -6,12 +6,12 @@ use api::{autoscaling::UNREACHABLE, stat::Stat};
 
 use super::{
     event::{Change, Effect, Event, Kind, Settings},
-    objects::{resolve, send, set_scaling, target_key},
+    objects::{resolve, send, set_scaling, slim, target_key},
     revision::Revision,
     schedule::Schedule,
 };
 use crate::{
-    algorithm::sampling,
+    algorithm::{decide::differs, sampling},
     apply::plan::{View, plan},
     collect::{Counts, Load, Pods, is_plausible},
     key::Key,
@@ -109,12 +109,12 @@ impl Engine {
             Event::PodAutoscaler(Change::Deleted(key)) => self.forget(&key),
             Event::Sks(Change::Applied(sks)) => {
                 let key = Key::of(&*sks);
-                self.set_sks(&key, Some(Arc::new(*sks)), now, out);
+                self.set_sks(&key, Some(slim(*sks)), now, out);
             }
             Event::Sks(Change::Deleted(key)) => self.set_sks(&key, None, now, out),
             Event::Metric(Change::Applied(metric)) => {
                 let key = Key::of(&*metric);
-                self.set_metric(&key, Some(Arc::new(*metric)), now, out);
+                self.set_metric(&key, Some(slim(*metric)), now, out);
             }
             Event::Metric(Change::Deleted(key)) => self.set_metric(&key, None, now, out),
             Event::Pod(change) => {
@@ -297,7 +297,7 @@ impl Engine {
         }
         revision.tick_at = None;
         let Some((inputs, decision)) = decided else { return false };
-        let before = (revision.desired, revision.excess_burst_capacity < 0);
+        let before = (revision.desired, revision.excess_burst_capacity);
         revision.desired = decision.desired;
         revision.excess_burst_capacity = decision.excess_burst_capacity;
         revision.ledger.record(now, inputs, decision);
@@ -312,7 +312,7 @@ impl Engine {
         if revision.needs_tick(now) {
             revision.tick_at = Some(now.plus(TICK));
         }
-        let changed = before != (decision.desired, decision.excess_burst_capacity < 0);
+        let changed = differs(before, &decision);
         if changed && before.0 != decision.desired {
             if before.0 <= 0 && decision.desired > 0 && ready == 0 {
                 out.push(Effect::Decided(key.clone()));

@@ -135,11 +135,11 @@ impl Engine {
             }
             Written::Sks(result) => {
                 revision.in_flight.sks = false;
-                result.map(|sks| set(&mut revision.sks, Some(Arc::new(*sks))))
+                result.map(|sks| set(&mut revision.sks, Some(slim(*sks))))
             }
             Written::Metric(result) => {
                 revision.in_flight.metric = false;
-                result.map(|metric| set(&mut revision.metric, Some(Arc::new(*metric))))
+                result.map(|metric| set(&mut revision.metric, Some(slim(*metric))))
             }
             Written::Status(result) => {
                 revision.in_flight.status = false;
@@ -168,6 +168,15 @@ fn adopt_later<T>(orphans: &mut HashMap<Key, Arc<T>>, key: &Key, object: Option<
         Some(object) => orphans.insert(key.clone(), object),
         None => orphans.remove(key),
     };
+}
+
+/// An object without the metadata that nobody here looks at; it is most of its size.
+pub(super) fn slim<T: Resource>(mut object: T) -> Arc<T> {
+    let metadata = object.meta_mut();
+    metadata.managed_fields = None;
+    metadata.labels = None;
+    metadata.annotations = None;
+    Arc::new(object)
 }
 
 /// Takes an object unless a newer version of it is known.
