@@ -1,14 +1,16 @@
 //! Container logs: one file per container instance, in the format of the container runtimes.
 //!
-//! The keeper writes them ([`writer`]), the API server reads them for `kubectl logs` ([`reader`]), both know the line
-//! format ([`cri`]). A log is a file and nothing else: whoever follows it is told of changes by the kernel, so writer
+//! The keeper writes them ([`writer`]), the API server reads them for `kubectl logs` ([`reader`], [`text`], [`notify`]),
+//! both know the line format ([`cri`]). A log is a file and nothing else: whoever follows it is told of changes by the kernel, so writer
 //! and reader need no channel between them and may live in different processes.
 //!
 //! `DATA_DIR/pods/<pod uid>/<container>/<restart>.log`, and `<restart>.log.1` for the part before the last rotation. A
 //! log that gets no more lines is read-only; that is how a follower knows the end.
 
 pub mod cri;
+mod notify;
 mod reader;
+mod text;
 mod writer;
 
 use std::path::{Path, PathBuf};

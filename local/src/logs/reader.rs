@@ -7,22 +7,17 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
-    mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
 use futures::Stream;
 use jiff::Timestamp;
-use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
 
-use super::{cri, pod_dir, rotated};
+use super::{cri, notify::Notify, pod_dir, rotated, text::Text};
 
 const CHUNK: usize = 64 * 1024;
-/// A record is a part and its header; anything longer in a file is not ours and is dropped.
-const MAX_RECORD: usize = cri::MAX_PART + 128;
 
 /// What to read; the fields are those of `PodLogOptions`.
 #[derive(Debug, Clone, Default)]
@@ -84,7 +79,7 @@ pub async fn open(
     let started = tokio::task::spawn_blocking(move || Source::open(path, tail)).await;
     let source = started.map_err(io::Error::other).and_then(|opened| opened).map_err(failed)?;
     let notify = if query.follow { Some(Notify::new(&source.path).map_err(failed)?) } else { None };
-    let text = Text { since: query.since.map(cri::time), timestamps: query.timestamps, ..Text::default() };
+    let text = Text::new(query.since.map(cri::time), query.timestamps);
     let state = State { source, notify, text, remaining: query.limit_bytes.unwrap_or(u64::MAX) };
     Ok(futures::stream::try_unfold(state, State::next))
 }
@@ -216,96 +211,6 @@ fn seek_to_tail(files: &mut VecDeque<File>, lines: u64) -> io::Result<()> {
     }
     files.drain(..index);
     Ok(())
-}
-
-/// Records in, the text that the user sees out. Pure.
-#[derive(Default)]
-struct Text {
-    since: Option<String>,
-    timestamps: bool,
-    /// A record that is not complete yet.
-    carry: Vec<u8>,
-    /// The last record was a part: the next one goes on with its line.
-    in_line: bool,
-    /// The line that goes on is older than `since`.
-    skipping: bool,
-}
-
-impl Text {
-    fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|&b| b == b'\n') {
-            let (line, after) = (&rest[..end], &rest[end + 1..]);
-            if self.carry.is_empty() {
-                self.record(line, out);
-            } else {
-                let mut whole = std::mem::take(&mut self.carry);
-                whole.extend_from_slice(line);
-                self.record(&whole, out);
-            }
-            rest = after;
-        }
-        let room = MAX_RECORD.saturating_sub(self.carry.len());
-        self.carry.extend_from_slice(&rest[..rest.len().min(room)]);
-    }
-
-    fn record(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        let Some(record) = cri::parse(line) else { return };
-        if !self.in_line {
-            self.skipping = self.since.as_deref().is_some_and(|since| record.time < since);
-            if self.timestamps && !self.skipping {
-                out.extend_from_slice(record.time.as_bytes());
-                out.push(b' ');
-            }
-        }
-        self.in_line = !record.full;
-        if !self.skipping {
-            out.extend_from_slice(record.text);
-            if record.full {
-                out.push(b'\n');
-            }
-        }
-    }
-}
-
-/// Wakes when something in the log's folder changed.
-struct Notify(AsyncFd<OwnedFd>);
-
-impl Notify {
-    fn new(path: &Path) -> io::Result<Self> {
-        let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-        let flags = inotify::WatchFlags::MODIFY
-            | inotify::WatchFlags::ATTRIB
-            | inotify::WatchFlags::CREATE
-            | inotify::WatchFlags::MOVE
-            | inotify::WatchFlags::DELETE
-            | inotify::WatchFlags::DELETE_SELF;
-        inotify::add_watch(&fd, path.parent().unwrap_or(path), flags)?;
-        // The unsafe replacement is for types that can give up their descriptor; an `OwnedFd` cannot.
-        #[expect(deprecated, reason = "its replacement needs unsafe")]
-        let fd = AsyncFd::new(fd)?;
-        Ok(Self(fd))
-    }
-
-    async fn changed(&self) -> io::Result<()> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            let mut events = inotify::Reader::new(self.0.get_ref(), &mut buffer);
-            let mut seen = false;
-            loop {
-                match events.next() {
-                    Ok(_) => seen = true,
-                    Err(rustix::io::Errno::WOULDBLOCK) => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            ready.clear_ready();
-            if seen {
-                return Ok(());
-            }
-        }
-    }
 }
 
 struct State {
@@ -446,7 +351,7 @@ mod tests {
         assert_eq!(tail(&path, 2, 2048), "first\nlast");
         assert_eq!(tail(&path, 80, 8), "rst\nlast");
         let mut out = Vec::new();
-        Text { timestamps: true, ..Text::default() }.push(&fs::read(&path).unwrap(), &mut out);
+        Text::new(None, true).push(&fs::read(&path).unwrap(), &mut out);
         assert_eq!(String::from_utf8_lossy(&out).matches("00Z ").count(), 3);
     }
 }

@@ -1,17 +1,21 @@
 //! The life of one pod as a state machine: (state, event, now) → actions. No process, no socket, no clock.
 //!
 //! Init containers run one after the other, then queue-proxy and the main containers start together. A container that
-//! ends is started again by its policy after its [`Backoff`]. Probes decide on started, ready, and when to stop a sick
+//! ends is started again by its policy after its [`backoff`](super::backoff). Probes decide on started, ready, and when to stop a sick
 //! container. Deletion stops everything: hooks first, queue-proxy at once, user containers when their hook is done
 //! *and* queue-proxy has let its last request go; at the end of the grace period, all. [`super::status`] shows the
 //! state as Kubernetes words it, [`super::pod`] carries the actions out.
+
+mod container;
 
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use container::Stop;
+pub(super) use container::{Container, Ended, State};
+
 use super::{
-    backoff::Backoff,
     health::{Health, Verdict},
     plan::{Check, ContainerPlan, PodPlan, ProbePlan, RestartPolicy, Role},
 };
@@ -105,59 +109,6 @@ pub(super) enum Action {
     Finish,
 }
 
-/// The end of one instance.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Ended {
-    pub(super) exit_code: i32,
-    pub(super) reason: &'static str,
-    pub(super) message: Option<String>,
-    pub(super) started: Option<Timestamp>,
-    pub(super) finished: Timestamp,
-    pub(super) restart: u32,
-}
-
-/// Where a container is in its life.
-#[derive(Debug, Clone)]
-pub(super) enum State {
-    /// Its turn has not come.
-    Created,
-    /// Asked to start.
-    Starting,
-    /// Its process runs.
-    Running { since: Timestamp },
-    /// Waits to be tried again.
-    BackOff { until: Instant, reason: &'static str, message: String },
-    /// Ended; for good, or about to be started again.
-    Ended,
-}
-
-/// One container.
-#[derive(Debug, Clone)]
-pub(super) struct Container {
-    pub(super) state: State,
-    pub(super) restarts: u32,
-    /// How the last instance ended.
-    pub(super) ended: Option<Ended>,
-    /// Past its startup probe.
-    pub(super) started: bool,
-    /// Passes its readiness probe.
-    pub(super) ready: bool,
-    probes: [Option<Health>; 3],
-    backoff: Backoff,
-    /// The last try failed at the image.
-    image_failed: bool,
-    stop: Option<Stop>,
-}
-
-/// A container that is being stopped.
-#[derive(Debug, Clone)]
-struct Stop {
-    hook_done: bool,
-    term_sent: bool,
-    kill_sent: bool,
-    kill_at: Instant,
-}
-
 /// One pod.
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -177,31 +128,6 @@ impl ContainerPlan {
             Kind::Liveness => self.liveness.as_ref(),
             Kind::Readiness => self.readiness.as_ref(),
         }
-    }
-}
-
-impl Container {
-    fn new() -> Self {
-        Self {
-            state: State::Created,
-            restarts: 0,
-            ended: None,
-            started: false,
-            ready: false,
-            probes: [None, None, None],
-            backoff: Backoff::default(),
-            image_failed: false,
-            stop: None,
-        }
-    }
-
-    fn alive(&self) -> bool {
-        matches!(self.state, State::Starting | State::Running { .. })
-    }
-
-    /// Ended with nothing more to do.
-    pub(super) fn succeeded(&self) -> bool {
-        matches!(self.state, State::Ended) && self.ended.as_ref().is_some_and(|ended| ended.exit_code == 0)
     }
 }
 
@@ -456,49 +382,6 @@ impl Machine {
                 }
             }
         }
-    }
-}
-
-impl Container {
-    /// Startup probes until they pass, the others after that.
-    fn asks(&self, kind: Kind) -> bool {
-        matches!(self.state, State::Running { .. }) && (kind == Kind::Startup) != self.started
-    }
-
-    fn spawn(&mut self, index: usize, actions: &mut Vec<Action>) {
-        self.state = State::Starting;
-        actions.push(Action::Spawn { container: index, restart: self.restarts });
-    }
-
-    fn start_again(&mut self, index: usize, now: Now, actions: &mut Vec<Action>) {
-        let wait = self.backoff.wait(now.instant);
-        if wait.is_zero() {
-            self.restarts += 1;
-            self.spawn(index, actions);
-        } else {
-            let until = now.instant + wait;
-            // The pod's name is added where the status is written.
-            self.state =
-                State::BackOff { until, reason: "CrashLoopBackOff", message: format!("back-off {}", words(wait)) };
-        }
-    }
-
-    fn end(&mut self, code: i32, reason: &'static str, message: Option<String>, since: Option<Timestamp>, now: Now) {
-        let restart = self.restarts;
-        self.state = State::Ended;
-        self.ended = Some(Ended { exit_code: code, reason, message, started: since, finished: now.wall, restart });
-        self.started = false;
-        self.ready = false;
-        self.probes = [None, None, None];
-        self.stop = None;
-    }
-}
-
-/// `10s`, `1m20s`: as Go prints durations.
-fn words(wait: Duration) -> String {
-    match (wait.as_secs() / 60, wait.as_secs() % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
     }
 }
 
