@@ -25,7 +25,7 @@ use crate::{
 
 /// How long a status that only became more detailed (Ready is still Unknown) may wait for the next change. Most
 /// objects pass through several such states within milliseconds; writing each one doubles the load on the API.
-const DETAIL_DELAY: Duration = Duration::from_millis(50);
+const DETAIL_DELAY: Duration = Duration::from_millis(100);
 
 /// Why a reconcile did not get through. It is tried again.
 #[derive(Debug, thiserror::Error)]

@@ -34,7 +34,27 @@ impl<K> Change<K> {
 struct Inner<K> {
     namespaces: HashMap<String, HashMap<String, Arc<K>>>,
     index: HashMap<String, HashSet<(String, String)>>,
-    deleted: VecDeque<String>,
+    deleted: Deleted,
+}
+
+/// UIDs of the last deletions.
+#[derive(Default)]
+struct Deleted {
+    order: VecDeque<String>,
+    uids: HashSet<String>,
+}
+
+impl Deleted {
+    fn remember(&mut self, uid: String) {
+        if self.order.len() == REMEMBERED_DELETIONS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uids.remove(&oldest);
+        }
+        if self.uids.insert(uid.clone()) {
+            self.order.push_back(uid);
+        }
+    }
 }
 
 /// See the module.
@@ -46,7 +66,7 @@ pub struct Store<K> {
 impl<K: Resource<DynamicType = ()>> Store<K> {
     /// An empty store. `index_of` names the group an object is found by in [`Self::indexed`].
     pub fn new(index_of: fn(&K) -> Option<String>) -> Self {
-        let inner = Inner { namespaces: HashMap::new(), index: HashMap::new(), deleted: VecDeque::new() };
+        let inner = Inner { namespaces: HashMap::new(), index: HashMap::new(), deleted: Deleted::default() };
         Self { inner: RwLock::new(inner), index_of }
     }
 
@@ -75,7 +95,7 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
     /// An object was read or written. Absent: we already knew this or something newer.
     pub fn apply(&self, object: K) -> Option<Change<K>> {
         let mut inner = self.write();
-        if object.uid().is_some_and(|uid| inner.deleted.contains(&uid)) {
+        if object.uid().is_some_and(|uid| inner.deleted.uids.contains(&uid)) {
             return None;
         }
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -99,35 +119,36 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
         let mut inner = self.write();
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         if let Some(uid) = object.uid() {
-            if inner.deleted.len() == REMEMBERED_DELETIONS {
-                inner.deleted.pop_front();
-            }
-            inner.deleted.push_back(uid);
+            inner.deleted.remember(uid);
         }
-        let names = inner.namespaces.get_mut(&namespace)?;
-        if names.get(&name)?.uid() != object.uid() {
+        self.take_out(&mut inner, object, &namespace, &name)
+    }
+
+    fn take_out(&self, inner: &mut Inner<K>, object: &K, namespace: &str, name: &str) -> Option<Change<K>> {
+        let names = inner.namespaces.get_mut(namespace)?;
+        if names.get(name)?.uid() != object.uid() {
             return None;
         }
-        let old = names.remove(&name)?;
+        let old = names.remove(name)?;
         if names.is_empty() {
-            inner.namespaces.remove(&namespace);
+            inner.namespaces.remove(namespace);
         }
-        self.unindex(&mut inner, &old, &namespace, &name);
+        self.unindex(inner, &old, namespace, name);
         Some(Change { old: Some(old), new: None })
     }
 
-    /// A new list of everything came: what is not in it is gone, unless it was written by us while the list was made.
+    /// A new list of everything came: what is not in it is gone. Should it be younger than the list, the watch that
+    /// follows brings it back; it does not count as deleted.
     pub fn replace(&self, objects: Vec<K>) -> Vec<Change<K>> {
-        let newest = objects.iter().filter_map(version).max();
         let listed: HashSet<(String, String)> =
             objects.iter().map(|o| (o.namespace().unwrap_or_default(), o.name_any())).collect();
-        let gone: Vec<Arc<K>> = self
-            .all()
-            .into_iter()
-            .filter(|o| !listed.contains(&(o.namespace().unwrap_or_default(), o.name_any())))
-            .filter(|o| newest.is_none() || version(o.as_ref()) <= newest)
-            .collect();
-        let mut changes: Vec<Change<K>> = gone.iter().filter_map(|o| self.remove(o)).collect();
+        let mut changes = Vec::new();
+        for object in self.all() {
+            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+            if !listed.contains(&(namespace.clone(), name.clone())) {
+                changes.extend(self.take_out(&mut self.write(), &object, &namespace, &name));
+            }
+        }
         changes.extend(objects.into_iter().filter_map(|o| self.apply(o)));
         changes
     }
@@ -208,15 +229,26 @@ mod tests {
     }
 
     #[test]
-    fn a_new_list_drops_what_it_lacks_but_not_what_is_younger() {
+    fn a_new_list_drops_what_it_lacks_and_the_watch_may_bring_it_back() {
         let store = store();
         store.apply(object("old", "1", 3));
         store.apply(object("kept", "2", 4));
         store.apply(object("young", "3", 9));
         let changes = store.replace(vec![object("kept", "2", 6)]);
-        assert_eq!(changes.len(), 2);
+        assert_eq!(changes.len(), 3);
+        assert!(store.apply(object("young", "3", 9)).is_some());
         let mut names: Vec<String> = store.all().iter().map(|o| o.name_any()).collect();
         names.sort();
         assert_eq!(names, ["kept", "young"]);
+    }
+
+    #[test]
+    fn remembered_deletions_are_bounded() {
+        let store = store();
+        for i in 0..(REMEMBERED_DELETIONS + 10) {
+            store.remove(&object("x", &i.to_string(), 1));
+        }
+        let inner = store.read();
+        assert_eq!((inner.deleted.order.len(), inner.deleted.uids.len()), (REMEMBERED_DELETIONS, REMEMBERED_DELETIONS));
     }
 }

@@ -11,7 +11,7 @@ use api::{
     ports,
 };
 use k8s_openapi::{
-    api::core::v1::{EndpointSubset, Endpoints, Service, ServicePort, ServiceSpec},
+    api::core::v1::{EndpointPort, EndpointSubset, Endpoints, Service, ServicePort, ServiceSpec},
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::ResourceExt;
@@ -131,13 +131,14 @@ fn subset(subsets: &[EndpointSubset], revision: &str, wanted: usize) -> Vec<Endp
         .collect()
 }
 
-/// Clients need the data ports only.
+/// Clients need the data ports only. Those are known by number; by name too, for an activator that listens elsewhere.
 fn serving_ports(sks: &ServerlessService, subsets: Vec<EndpointSubset>) -> Vec<EndpointSubset> {
-    let wanted = [i32::from(backend_port(sks)), i32::from(ports::HTTPS)];
+    let numbers = [i32::from(backend_port(sks)), i32::from(ports::HTTPS)];
+    let is_data = |p: &EndpointPort| numbers.contains(&p.port) || p.name.as_deref() == Some(port_name(sks));
     subsets
         .into_iter()
         .map(|mut s| {
-            s.ports = s.ports.map(|p| p.into_iter().filter(|p| wanted.contains(&p.port)).collect());
+            s.ports = s.ports.map(|p| p.into_iter().filter(is_data).collect());
             s
         })
         .collect()
@@ -238,6 +239,10 @@ mod tests {
         assert_eq!(addresses(&got), ["10.0.0.2", "10.0.0.3"], "upstream's vector for `rev`, 2 of 7");
         let ports: Vec<i32> = got.subsets[0].ports.iter().flatten().map(|p| p.port).collect();
         assert_eq!(ports, [8012, 8112]);
+        let mut elsewhere = endpoints(&["127.0.0.1"]);
+        elsewhere.subsets.as_mut().unwrap()[0].ports.as_mut().unwrap()[0].port = 8080;
+        let got = backing(&sks("Proxy", "http1", 0), None, Some(&elsewhere));
+        assert_eq!(got.subsets[0].ports.as_ref().unwrap()[0].port, 8080, "an activator on a port of its own");
     }
 
     #[test]
