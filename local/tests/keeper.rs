@@ -1,4 +1,5 @@
 //! The keeper with real processes: what runs, what is logged, and that nothing survives.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what a test cannot do without has failed it")]
 
 use std::{
     collections::BTreeSet,
