@@ -1,5 +1,10 @@
 //! The keeper with real processes: what runs, what is logged, and that nothing survives.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what a test cannot do without has failed it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test cannot do without has failed it"
+)]
 
 use std::{
     collections::BTreeSet,

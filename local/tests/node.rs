@@ -1,5 +1,10 @@
 //! Node and cluster controllers against the embedded API server, with real processes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what a test cannot do without has failed it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test cannot do without has failed it"
+)]
 
 use std::{
     path::Path,
