@@ -9,10 +9,10 @@ use futures::Stream;
 use http_body::{Frame, SizeHint};
 
 /// A stream of pieces; its end is the end of the answer.
-pub type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+pub(crate) type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 /// The body of an answer.
-pub enum Body {
+pub(crate) enum Body {
     /// Pieces that are all there.
     Whole(VecDeque<Bytes>),
     /// Pieces that come.

@@ -41,6 +41,7 @@ const EVENT_FIELDS: &[&str] = &[
     "type",
 ];
 
+#[allow(clippy::too_many_arguments)] // one column each of the table below
 const fn row(
     group: &'static str,
     version: &'static str,
@@ -157,7 +158,7 @@ const ROWS: &[Row] = &[
 ];
 
 /// The schemas of a group-version's kinds and all they refer to, with descriptions: what OpenAPI shows.
-pub fn definitions(group: &str, version: &str) -> serde_json::Map<String, Value> {
+pub(crate) fn definitions(group: &str, version: &str) -> serde_json::Map<String, Value> {
     let mut generator = generator();
     match (group, version) {
         ("", "v1") => {
@@ -206,7 +207,7 @@ fn generator() -> SchemaGenerator {
 }
 
 /// All built-in types by name, compact. Made once, a group at a time so that little is alive at once.
-pub fn schemas() -> &'static HashMap<String, Schema> {
+pub(crate) fn schemas() -> &'static HashMap<String, Schema> {
     static SCHEMAS: OnceLock<HashMap<String, Schema>> = OnceLock::new();
     SCHEMAS.get_or_init(|| {
         let mut all = HashMap::new();
@@ -220,12 +221,12 @@ pub fn schemas() -> &'static HashMap<String, Schema> {
 }
 
 /// The name of the schema of a built-in kind.
-pub fn schema_name(group: &str, version: &str, kind: &str) -> Option<&'static str> {
+pub(crate) fn schema_name(group: &str, version: &str, kind: &str) -> Option<&'static str> {
     ROWS.iter().find(|row| (row.group, row.version, row.kind) == (group, version, kind)).map(|row| row.schema)
 }
 
 /// The built-in kinds.
-pub fn resources() -> Vec<Resource> {
+pub(crate) fn resources() -> Vec<Resource> {
     ROWS.iter()
         .map(|row| {
             let has = |letter: char| row.traits.contains(letter);

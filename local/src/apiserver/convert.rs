@@ -19,12 +19,12 @@ const EVENT_FIELDS: [(&str, &str); 7] = [
 ];
 
 /// Whether stored objects go out as they are.
-pub fn is_identity(resource: &Resource) -> bool {
+pub(crate) fn is_identity(resource: &Resource) -> bool {
     resource.storage_api_version == resource.api_version()
 }
 
 /// From what the client speaks to what is stored.
-pub fn to_storage(resource: &Resource, object: &mut Value) {
+pub(crate) fn to_storage(resource: &Resource, object: &mut Value) {
     object["apiVersion"] = resource.storage_api_version.clone().into();
     if resource.conversion == Conversion::Events && !is_identity(resource) {
         for (theirs, stored) in EVENT_FIELDS {
@@ -37,7 +37,7 @@ pub fn to_storage(resource: &Resource, object: &mut Value) {
 }
 
 /// From what is stored to what the client speaks.
-pub fn to_requested(resource: &Resource, object: &mut Value) {
+pub(crate) fn to_requested(resource: &Resource, object: &mut Value) {
     object["apiVersion"] = resource.api_version().into();
     if resource.conversion == Conversion::Events && !is_identity(resource) {
         for (theirs, stored) in EVENT_FIELDS {
@@ -59,7 +59,7 @@ fn rename(object: &mut Value, from: &str, to: &str) {
 }
 
 /// A stored object parsed, in the client's version.
-pub fn value(resource: &Resource, stored: &Stored) -> Value {
+pub(crate) fn value(resource: &Resource, stored: &Stored) -> Value {
     let mut object = stored.value();
     if !is_identity(resource) {
         to_requested(resource, &mut object);
@@ -68,7 +68,7 @@ pub fn value(resource: &Resource, stored: &Stored) -> Value {
 }
 
 /// A stored object's JSON, in the client's version; shared, not copied, when that is the stored one.
-pub fn json(resource: &Resource, stored: &Stored) -> Bytes {
+pub(crate) fn json(resource: &Resource, stored: &Stored) -> Bytes {
     if is_identity(resource) {
         return stored.json.clone();
     }
@@ -76,7 +76,7 @@ pub fn json(resource: &Resource, stored: &Stored) -> Bytes {
 }
 
 /// Only type and metadata, as `PartialObjectMetadata`.
-pub fn metadata_only(mut object: Value) -> Value {
+pub(crate) fn metadata_only(mut object: Value) -> Value {
     let metadata = object.get_mut("metadata").map_or_else(|| Value::Object(Map::new()), Value::take);
     json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata })
 }

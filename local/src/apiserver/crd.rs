@@ -10,7 +10,7 @@ use super::schema::Schema;
 use super::table::{Column, age_column};
 
 /// The kinds of a definition, one for each served version.
-pub fn resources(crd: &Value) -> Vec<Resource> {
+pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
     let spec = &crd["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let texts = |value: &Value| -> Vec<String> {
@@ -74,7 +74,7 @@ pub fn resources(crd: &Value) -> Vec<Resource> {
 }
 
 /// The status of a definition whose kinds are served: names accepted, established.
-pub fn established(crd: &Value, now: &str) -> Value {
+pub(crate) fn established(crd: &Value, now: &str) -> Value {
     let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now });
     let versions: Vec<&Value> = crd["spec"]["versions"]
         .as_array()

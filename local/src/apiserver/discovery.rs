@@ -11,7 +11,7 @@ use super::registry::{Resource, Table, api_version};
 const AGGREGATED: &str = "as=APIGroupDiscoveryList";
 
 /// `/version`.
-pub fn version() -> Value {
+pub(crate) fn version() -> Value {
     json!({
         "major": "1", "minor": "34", "gitVersion": concat!("v1.34.0+dormouse-", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
@@ -20,7 +20,7 @@ pub fn version() -> Value {
 }
 
 /// `/`.
-pub fn paths(table: &Table) -> Value {
+pub(crate) fn paths(table: &Table) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
     for (group, versions) in table.groups() {
         paths.push(format!("/apis/{group}"));
@@ -31,17 +31,16 @@ pub fn paths(table: &Table) -> Value {
 }
 
 /// Answers `/api…` and `/apis…`.
-pub fn answer(table: &Table, path: &str, accept: &str, address: SocketAddr) -> Result<Reply, ApiError> {
+pub(crate) fn answer(table: &Table, path: &str, accept: &str, address: SocketAddr) -> Result<Reply, ApiError> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let aggregated = accept.split(',').find(|offer| offer.contains(AGGREGATED));
     match (parts.as_slice(), aggregated) {
-        (["api"], Some(offer)) => Ok(aggregate(vec![group_discovery(table, "", &["v1"])], offer)),
+        (["api"], Some(offer)) => Ok(aggregate(&[group_discovery(table, "", &["v1"])], offer)),
         (["apis"], Some(offer)) => {
             let groups = table.groups();
-            Ok(aggregate(
-                groups.iter().map(|(group, versions)| group_discovery(table, group, versions)).collect(),
-                offer,
-            ))
+            let groups: Vec<Value> =
+                groups.iter().map(|(group, versions)| group_discovery(table, group, versions)).collect();
+            Ok(aggregate(&groups, offer))
         }
         (["api"], None) => Ok(reply(
             200,
@@ -183,7 +182,7 @@ fn discovered(resource: &Resource) -> Value {
 }
 
 /// The aggregated list, in the version of the form the client offered.
-fn aggregate(groups: Vec<Value>, offer: &str) -> Reply {
+fn aggregate(groups: &[Value], offer: &str) -> Reply {
     let version = if offer.contains("v=v2beta1") { "v2beta1" } else { "v2" };
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": groups,

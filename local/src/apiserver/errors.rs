@@ -7,53 +7,53 @@ use serde_json::{Value, json};
 /// A failed request: the `Status` the client is sent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// HTTP status code.
-    pub code: u16,
+    pub(crate) code: u16,
     /// Machine-readable reason (`NotFound`, `Conflict`, …); empty when the real server leaves it out.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// What people read.
-    pub message: String,
+    pub(crate) message: String,
     /// `details` of the Status, when the reason has some.
-    pub details: Option<Box<Value>>,
+    pub(crate) details: Option<Box<Value>>,
 }
 
 /// One field at fault, as listed in the causes of an `Invalid` Status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
+pub(crate) struct Cause {
     /// `FieldValueInvalid`, `FieldValueRequired`, `FieldValueNotSupported`, …
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Path of the field, `spec.template.spec.containers[0].image`.
-    pub field: String,
+    pub(crate) field: String,
     /// The message without the field in front.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Cause {
     /// `field: Invalid value: value: detail`.
-    pub fn invalid(field: impl Into<String>, value: &str, detail: &str) -> Self {
+    pub(crate) fn invalid(field: impl Into<String>, value: &str, detail: &str) -> Self {
         Self { reason: "FieldValueInvalid", field: field.into(), message: format!("Invalid value: {value}: {detail}") }
     }
 
     /// `field: Required value`.
-    pub fn required(field: impl Into<String>) -> Self {
+    pub(crate) fn required(field: impl Into<String>) -> Self {
         Self { reason: "FieldValueRequired", field: field.into(), message: "Required value".to_owned() }
     }
 }
 
 impl ApiError {
     /// A failure without details.
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: None }
     }
 
     /// 400: the request itself is wrong.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
 
     /// 404 for a path nothing serves.
-    pub fn no_such_path() -> Self {
+    pub(crate) fn no_such_path() -> Self {
         Self {
             details: Some(Box::new(json!({}))),
             ..Self::new(404, "NotFound", "the server could not find the requested resource")
@@ -61,7 +61,7 @@ impl ApiError {
     }
 
     /// 404 for an object: `services.serving.knative.dev "x" not found`.
-    pub fn not_found(resource: &GroupResource<'_>, name: &str) -> Self {
+    pub(crate) fn not_found(resource: &GroupResource<'_>, name: &str) -> Self {
         Self {
             details: Some(Box::new(resource.details(name))),
             ..Self::new(404, "NotFound", format!("{resource} {name:?} not found"))
@@ -69,7 +69,7 @@ impl ApiError {
     }
 
     /// 409 on create: `pods "x" already exists`.
-    pub fn already_exists(resource: &GroupResource<'_>, name: &str) -> Self {
+    pub(crate) fn already_exists(resource: &GroupResource<'_>, name: &str) -> Self {
         Self {
             details: Some(Box::new(resource.details(name))),
             ..Self::new(409, "AlreadyExists", format!("{resource} {name:?} already exists"))
@@ -77,7 +77,7 @@ impl ApiError {
     }
 
     /// 409 on update from a stale copy.
-    pub fn conflict(resource: &GroupResource<'_>, name: &str) -> Self {
+    pub(crate) fn conflict(resource: &GroupResource<'_>, name: &str) -> Self {
         Self::conflict_because(
             resource,
             name,
@@ -86,7 +86,7 @@ impl ApiError {
     }
 
     /// 409 with the given cause.
-    pub fn conflict_because(resource: &GroupResource<'_>, name: &str, why: &str) -> Self {
+    pub(crate) fn conflict_because(resource: &GroupResource<'_>, name: &str, why: &str) -> Self {
         Self {
             details: Some(Box::new(resource.details(name))),
             ..Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {resource} {name:?}: {why}"))
@@ -94,7 +94,7 @@ impl ApiError {
     }
 
     /// 403 for an object.
-    pub fn forbidden(resource: &GroupResource<'_>, name: &str, why: &str) -> Self {
+    pub(crate) fn forbidden(resource: &GroupResource<'_>, name: &str, why: &str) -> Self {
         Self {
             details: Some(Box::new(resource.details(name))),
             ..Self::new(403, "Forbidden", format!("{resource} {name:?} is forbidden: {why}"))
@@ -102,27 +102,27 @@ impl ApiError {
     }
 
     /// 405 for a verb the resource does not have.
-    pub fn method_not_allowed() -> Self {
+    pub(crate) fn method_not_allowed() -> Self {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
     /// 415 for a body type the verb does not take.
-    pub fn unsupported_media(message: impl Into<String>) -> Self {
+    pub(crate) fn unsupported_media(message: impl Into<String>) -> Self {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
     /// 410: the history no longer reaches back to the resourceVersion asked for.
-    pub fn expired(asked: u64, oldest: u64) -> Self {
+    pub(crate) fn expired(asked: u64, oldest: u64) -> Self {
         Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
 
     /// 413: body over the limit.
-    pub fn too_large(limit: usize) -> Self {
+    pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
     }
 
     /// 429: too many of something; the client is to come back.
-    pub fn too_many(message: impl Into<String>) -> Self {
+    pub(crate) fn too_many(message: impl Into<String>) -> Self {
         Self {
             details: Some(Box::new(json!({ "retryAfterSeconds": 1 }))),
             ..Self::new(429, "TooManyRequests", message)
@@ -130,12 +130,12 @@ impl ApiError {
     }
 
     /// 500 with a cause of our own.
-    pub fn internal(message: impl std::fmt::Display) -> Self {
+    pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
 
     /// 422: `Service.serving.knative.dev "x" is invalid: …` with a cause for each field.
-    pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
+    pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut texts: Vec<String> = Vec::new();
         for cause in causes {
@@ -163,7 +163,7 @@ impl ApiError {
     }
 
     /// The `Status` object.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,
@@ -180,11 +180,11 @@ impl ApiError {
 
 /// A resource as error messages name it: `pods`, `services.serving.knative.dev`.
 #[derive(Debug, Clone, Copy)]
-pub struct GroupResource<'a> {
+pub(crate) struct GroupResource<'a> {
     /// API group; empty for core.
-    pub group: &'a str,
+    pub(crate) group: &'a str,
     /// Plural name.
-    pub plural: &'a str,
+    pub(crate) plural: &'a str,
 }
 
 impl GroupResource<'_> {

@@ -14,7 +14,7 @@ use super::store::{Change, CommitError, Expect, ObjectKey};
 
 /// Something the collector may have to act on.
 #[derive(Debug, Clone)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// An object is gone: its uid, its namespace.
     Gone(Box<str>, Box<str>),
     /// An object is marked for deletion and waits.
@@ -24,7 +24,7 @@ pub enum Notice {
 }
 
 /// Runs until the server stops.
-pub async fn run(server: Arc<Server>, mut notices: mpsc::UnboundedReceiver<Notice>) {
+pub(crate) async fn run(server: Arc<Server>, mut notices: mpsc::UnboundedReceiver<Notice>) {
     let mut waiting: HashSet<(Arc<str>, ObjectKey)> = HashSet::new();
     loop {
         let notice = tokio::select! {
@@ -58,7 +58,7 @@ pub async fn run(server: Arc<Server>, mut notices: mpsc::UnboundedReceiver<Notic
 }
 
 /// Everything that waits on disk at the start.
-pub fn resume(server: &Server) {
+pub(crate) fn resume(server: &Server) {
     let table = server.registry.table();
     for resource in table.iter().filter(|resource| resource.api_version() == resource.storage_api_version) {
         let page = server.store.list(&resource.collection, &super::selector::Filter::default(), None, 0);

@@ -11,7 +11,7 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// A ring of events in resourceVersion order.
 #[derive(Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     events: VecDeque<Arc<Event>>,
     bytes: usize,
     /// Version of the newest event that was dropped.
@@ -20,7 +20,7 @@ pub struct History {
 
 impl History {
     /// Remembers a change and forgets the oldest over the bounds.
-    pub fn push(&mut self, event: Arc<Event>) {
+    pub(crate) fn push(&mut self, event: Arc<Event>) {
         self.bytes += event.line.len();
         self.events.push_back(event);
         while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > 1) {
@@ -31,12 +31,12 @@ impl History {
     }
 
     /// The oldest resourceVersion a watch can resume after.
-    pub fn oldest(&self) -> u64 {
+    pub(crate) fn oldest(&self) -> u64 {
         self.dropped
     }
 
     /// The changes after a resourceVersion.
-    pub fn after(&self, version: u64) -> impl Iterator<Item = &Arc<Event>> {
+    pub(crate) fn after(&self, version: u64) -> impl Iterator<Item = &Arc<Event>> {
         let from = self.events.partition_point(|event| event.object.resource_version <= version);
         self.events.range(from..)
     }

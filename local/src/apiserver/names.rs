@@ -19,7 +19,7 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 /// What is wrong with an object's metadata.
-pub fn check(resource: &Resource, object: &Value) -> Vec<Cause> {
+pub(crate) fn check(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let metadata = &object["metadata"];
     let name = metadata["name"].as_str().unwrap_or_default();

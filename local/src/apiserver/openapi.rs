@@ -17,7 +17,7 @@ const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Answers `/openapi/…`.
-pub fn answer(table: &Table, store: &Store, path: &str, accept: &str) -> Result<Reply, ApiError> {
+pub(crate) fn answer(table: &Table, store: &Store, path: &str, accept: &str) -> Result<Reply, ApiError> {
     match path.trim_start_matches("/openapi/") {
         "v2" if accept.contains("proto-openapi") => {
             let mut answer = reply_bytes(200, V2_PROTOBUF);

@@ -59,22 +59,22 @@ pub enum PersistError {
 
 /// One object as read from disk.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// `group/plural`.
-    pub collection: String,
+    pub(crate) collection: String,
     /// Namespace and name.
-    pub key: ObjectKey,
+    pub(crate) key: ObjectKey,
     /// The object.
-    pub json: Bytes,
+    pub(crate) json: Bytes,
 }
 
 /// What was on disk.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// All objects.
-    pub records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     /// Where resourceVersions go on.
-    pub resource_version: u64,
+    pub(crate) resource_version: u64,
 }
 
 #[derive(Default)]
@@ -91,14 +91,14 @@ struct Shared {
 }
 
 /// The queue's end in the store.
-pub struct Persist {
+pub(crate) struct Persist {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Persist {
     /// Opens (or makes) the database below a directory, reads everything, starts the writer.
-    pub fn open(directory: &Path) -> Result<(Self, Loaded), PersistError> {
+    pub(crate) fn open(directory: &Path) -> Result<(Self, Loaded), PersistError> {
         std::fs::create_dir_all(directory)
             .map_err(|source| PersistError::Directory { path: directory.to_owned(), source })?;
         let path = directory.join("objects.redb");
@@ -120,12 +120,12 @@ impl Persist {
     }
 
     /// Queues an object's new state.
-    pub fn put(&self, collection: &str, key: &ObjectKey, json: Bytes, resource_version: u64) {
+    pub(crate) fn put(&self, collection: &str, key: &ObjectKey, json: Bytes, resource_version: u64) {
         self.enqueue(record_key(collection, key), Some(json), resource_version);
     }
 
     /// Queues an object's removal.
-    pub fn remove(&self, collection: &str, key: &ObjectKey, resource_version: u64) {
+    pub(crate) fn remove(&self, collection: &str, key: &ObjectKey, resource_version: u64) {
         self.enqueue(record_key(collection, key), None, resource_version);
     }
 
@@ -138,7 +138,7 @@ impl Persist {
     }
 
     /// The error of the last commit, if it failed.
-    pub fn health(&self) -> Result<(), String> {
+    pub(crate) fn health(&self) -> Result<(), String> {
         let queue = self.queue();
         match &queue.failed {
             Some(why) => Err(why.clone()),
@@ -148,7 +148,7 @@ impl Persist {
     }
 
     /// Writes what is queued and the exact resourceVersion, then stops the writer.
-    pub fn close(&self, resource_version: u64) {
+    pub(crate) fn close(&self, resource_version: u64) {
         {
             let mut queue = self.queue();
             queue.closing = true;

@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 24;
 
 /// Why a body cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ProtobufError {
+pub(crate) enum ProtobufError {
     /// Not protobuf, or cut off.
     #[error("the protobuf body is not complete")]
     Malformed,
@@ -297,7 +297,7 @@ const MESSAGES: &[(&str, Fields)] = &[
 ];
 
 /// Reads a body into the JSON it stands for.
-pub fn read(body: &[u8]) -> Result<Value, ProtobufError> {
+pub(crate) fn read(body: &[u8]) -> Result<Value, ProtobufError> {
     let envelope = body.strip_prefix(MAGIC).ok_or(ProtobufError::Malformed)?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     let mut envelope = Wire(envelope);

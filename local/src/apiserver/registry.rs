@@ -12,7 +12,7 @@ use super::table::Column;
 
 /// How objects change shape between the version asked for and the version stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conversion {
+pub(crate) enum Conversion {
     /// Only `apiVersion` differs.
     Rename,
     /// `events.k8s.io/v1` Event ↔ core `v1` Event.
@@ -21,63 +21,63 @@ pub enum Conversion {
 
 /// Where a kind keeps what its `scale` subresource shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScalePaths {
+pub(crate) struct ScalePaths {
     /// `.spec.replicas`.
-    pub spec_replicas: String,
+    pub(crate) spec_replicas: String,
     /// `.status.replicas`.
-    pub status_replicas: String,
+    pub(crate) status_replicas: String,
     /// Path of a serialised selector (CRDs); none for `deployments` and `replicasets`, which have a selector object.
-    pub selector: Option<String>,
+    pub(crate) selector: Option<String>,
 }
 
 /// One kind in one version.
 #[derive(Debug)]
-pub struct Resource {
+pub(crate) struct Resource {
     /// API group; empty for core.
-    pub group: String,
+    pub(crate) group: String,
     /// Version served.
-    pub version: String,
+    pub(crate) version: String,
     /// Kind.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Kind of a list.
-    pub list_kind: String,
+    pub(crate) list_kind: String,
     /// Plural name, as in paths.
-    pub plural: String,
+    pub(crate) plural: String,
     /// Singular name.
-    pub singular: String,
+    pub(crate) singular: String,
     /// Short names for kubectl.
-    pub short_names: Vec<String>,
+    pub(crate) short_names: Vec<String>,
     /// Categories, `all`.
-    pub categories: Vec<String>,
+    pub(crate) categories: Vec<String>,
     /// Whether objects live in namespaces.
-    pub namespaced: bool,
+    pub(crate) namespaced: bool,
     /// Whether there is a `status` subresource.
-    pub status: bool,
+    pub(crate) status: bool,
     /// Whether there is a `scale` subresource.
-    pub scale: Option<ScalePaths>,
+    pub(crate) scale: Option<ScalePaths>,
     /// Whether `metadata.generation` counts changes of the specification.
-    pub generation: bool,
+    pub(crate) generation: bool,
     /// Where objects are kept: `group/plural` of the storage side.
-    pub collection: Arc<str>,
+    pub(crate) collection: Arc<str>,
     /// `apiVersion` of stored objects.
-    pub storage_api_version: String,
+    pub(crate) storage_api_version: String,
     /// How to get there.
-    pub conversion: Conversion,
+    pub(crate) conversion: Conversion,
     /// Field paths usable in field selectors, besides name and namespace.
-    pub selectable: Vec<String>,
+    pub(crate) selectable: Vec<String>,
     /// What a valid object looks like.
-    pub schema: Arc<Schema>,
+    pub(crate) schema: Arc<Schema>,
     /// Columns of `kubectl get`.
-    pub columns: Vec<Column>,
+    pub(crate) columns: Vec<Column>,
     /// From a CRD, not built in.
-    pub custom: bool,
+    pub(crate) custom: bool,
     /// Accepted and answered, never stored (access reviews).
-    pub virtual_only: bool,
+    pub(crate) virtual_only: bool,
 }
 
 impl Resource {
     /// Stands in for kinds that are on disk but no longer defined.
-    pub fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         Self {
             group: String::new(),
             version: String::new(),
@@ -103,46 +103,46 @@ impl Resource {
     }
 
     /// `group/version`, or `v1`.
-    pub fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         api_version(&self.group, &self.version)
     }
 
     /// As error messages name it.
-    pub fn group_resource(&self) -> GroupResource<'_> {
+    pub(crate) fn group_resource(&self) -> GroupResource<'_> {
         GroupResource { group: &self.group, plural: &self.plural }
     }
 
     /// Whether this is a built-in kind by group and plural.
-    pub fn is(&self, group: &str, plural: &str) -> bool {
+    pub(crate) fn is(&self, group: &str, plural: &str) -> bool {
         !self.custom && self.group == group && self.plural == plural
     }
 }
 
 /// `group/version`, or the version alone for core.
-pub fn api_version(group: &str, version: &str) -> String {
+pub(crate) fn api_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
 /// All kinds at one moment.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     /// By group, version, plural.
     resources: BTreeMap<(String, String, String), Arc<Resource>>,
 }
 
 impl Table {
     /// Finds a kind.
-    pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+    pub(crate) fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.resources.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
     /// All kinds, ordered by group, version, plural.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.values()
     }
 
     /// The groups but core, each with its versions, the preferred one first.
-    pub fn groups(&self) -> BTreeMap<&str, Vec<&str>> {
+    pub(crate) fn groups(&self) -> BTreeMap<&str, Vec<&str>> {
         let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for resource in self.iter().filter(|resource| !resource.group.is_empty()) {
             let versions = groups.entry(&resource.group).or_default();
@@ -157,7 +157,7 @@ impl Table {
     }
 
     /// A kind that stores into a collection (any version: they share what the store needs).
-    pub fn by_collection(&self, collection: &str) -> Option<&Arc<Resource>> {
+    pub(crate) fn by_collection(&self, collection: &str) -> Option<&Arc<Resource>> {
         self.iter()
             .filter(|resource| &*resource.collection == collection)
             .find(|resource| resource.api_version() == resource.storage_api_version)
@@ -178,25 +178,25 @@ fn version_rank(version: &str) -> (u8, u32, u32) {
 
 /// The table that can change.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     table: ArcSwap<Table>,
 }
 
 impl Registry {
     /// A registry of the given kinds.
-    pub fn new(resources: Vec<Resource>) -> Self {
+    pub(crate) fn new(resources: Vec<Resource>) -> Self {
         let registry = Self { table: ArcSwap::default() };
         registry.replace("", resources);
         registry
     }
 
     /// The kinds now.
-    pub fn table(&self) -> Arc<Table> {
+    pub(crate) fn table(&self) -> Arc<Table> {
         self.table.load_full()
     }
 
     /// Replaces all kinds stored in a collection (empty: none) by others.
-    pub fn replace(&self, collection: &str, resources: Vec<Resource>) {
+    pub(crate) fn replace(&self, collection: &str, resources: Vec<Resource>) {
         let resources: Vec<Arc<Resource>> = resources.into_iter().map(Arc::new).collect();
         self.table.rcu(|table| {
             let mut next = table.resources.clone();

@@ -5,24 +5,24 @@ use super::errors::ApiError;
 
 /// A path below `/api/v1` or `/apis/GROUP/VERSION`, split into what it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResourcePath {
+pub(crate) struct ResourcePath {
     /// API group; empty for core.
-    pub group: String,
+    pub(crate) group: String,
     /// API version.
-    pub version: String,
+    pub(crate) version: String,
     /// Plural resource name.
-    pub plural: String,
+    pub(crate) plural: String,
     /// Namespace, when the path has one.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Object name, when the path has one.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// `status`, `scale`, `log`, …
-    pub subresource: Option<String>,
+    pub(crate) subresource: Option<String>,
 }
 
 impl ResourcePath {
     /// Splits a path; `None` when it is not below a group-version.
-    pub fn parse(path: &str) -> Option<Self> {
+    pub(crate) fn parse(path: &str) -> Option<Self> {
         let mut parts = path.trim_matches('/').split('/').map(percent_decode);
         let (group, version) = match parts.next()?.as_str() {
             "api" => (String::new(), parts.next()?),
@@ -54,7 +54,7 @@ impl ResourcePath {
 
 /// How unknown and repeated fields in a body are treated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum FieldValidation {
+pub(crate) enum FieldValidation {
     /// Dropped silently.
     Ignore,
     /// Dropped, named in a `Warning` header.
@@ -66,48 +66,48 @@ pub enum FieldValidation {
 
 /// The query parameters of all verbs.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// `labelSelector`.
-    pub label_selector: String,
+    pub(crate) label_selector: String,
     /// `fieldSelector`.
-    pub field_selector: String,
+    pub(crate) field_selector: String,
     /// `limit`; 0 is none.
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// `continue`.
-    pub continue_token: String,
+    pub(crate) continue_token: String,
     /// `resourceVersion`.
-    pub resource_version: String,
+    pub(crate) resource_version: String,
     /// `resourceVersionMatch`.
-    pub resource_version_match: String,
+    pub(crate) resource_version_match: String,
     /// `watch`.
-    pub watch: bool,
+    pub(crate) watch: bool,
     /// `allowWatchBookmarks`.
-    pub bookmarks: bool,
+    pub(crate) bookmarks: bool,
     /// `sendInitialEvents`.
-    pub initial_events: Option<bool>,
+    pub(crate) initial_events: Option<bool>,
     /// `timeoutSeconds`.
-    pub timeout_seconds: Option<u64>,
+    pub(crate) timeout_seconds: Option<u64>,
     /// `dryRun=All`.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// `fieldManager`.
-    pub field_manager: String,
+    pub(crate) field_manager: String,
     /// `fieldValidation`.
-    pub field_validation: FieldValidation,
+    pub(crate) field_validation: FieldValidation,
     /// `force` (apply).
-    pub force: bool,
+    pub(crate) force: bool,
     /// `gracePeriodSeconds`.
-    pub grace_period: Option<i64>,
+    pub(crate) grace_period: Option<i64>,
     /// `propagationPolicy`.
-    pub propagation: Option<String>,
+    pub(crate) propagation: Option<String>,
     /// `orphanDependents` (long deprecated; old clients send it).
-    pub orphan: Option<bool>,
+    pub(crate) orphan: Option<bool>,
     /// All pairs, for subresources with parameters of their own (`log`).
-    pub pairs: Vec<(String, String)>,
+    pub(crate) pairs: Vec<(String, String)>,
 }
 
 impl Options {
     /// Parses a query string.
-    pub fn parse(query: Option<&str>) -> Result<Self, ApiError> {
+    pub(crate) fn parse(query: Option<&str>) -> Result<Self, ApiError> {
         let mut options = Self::default();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -157,17 +157,17 @@ impl Options {
     }
 
     /// The value of a parameter by name.
-    pub fn get(&self, key: &str) -> Option<&str> {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// The parsed value of a numeric parameter.
-    pub fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, ApiError> {
+    pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, ApiError> {
         self.get(key).map(|value| number(key, value)).transpose()
     }
 
     /// Whether a boolean parameter is given and true.
-    pub fn flag(&self, key: &str) -> bool {
+    pub(crate) fn flag(&self, key: &str) -> bool {
         self.get(key).is_some_and(truthy)
     }
 }

@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 64;
 
 /// The type of a value.
 #[derive(Debug, Clone)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// Fields by name; others by `additional`, or unknown.
     Object {
         /// The declared fields.
@@ -43,7 +43,7 @@ pub enum Shape {
 
 /// How a list merges on apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ListType {
+pub(crate) enum ListType {
     /// Replaced as a whole.
     #[default]
     Atomic,
@@ -57,34 +57,34 @@ pub enum ListType {
 
 /// One node of the tree.
 #[derive(Debug, Clone)]
-pub struct Schema {
+pub(crate) struct Schema {
     /// Type.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
     /// Whether `null` is a value.
-    pub nullable: bool,
+    pub(crate) nullable: bool,
     /// Fields that must be there.
-    pub required: Box<[Box<str>]>,
+    pub(crate) required: Box<[Box<str>]>,
     /// Allowed values.
-    pub allowed: Box<[Value]>,
+    pub(crate) allowed: Box<[Value]>,
     /// Value of an absent field.
-    pub default: Option<Box<Value>>,
+    pub(crate) default: Option<Box<Value>>,
     /// Lowest number.
-    pub minimum: Option<f64>,
+    pub(crate) minimum: Option<f64>,
     /// Highest number.
-    pub maximum: Option<f64>,
+    pub(crate) maximum: Option<f64>,
     /// Shortest and longest string or list.
-    pub length: (Option<u64>, Option<u64>),
+    pub(crate) length: (Option<u64>, Option<u64>),
     /// How a list merges.
-    pub list: ListType,
+    pub(crate) list: ListType,
     /// The map is one value on apply.
-    pub atomic: bool,
+    pub(crate) atomic: bool,
     /// `x-kubernetes-embedded-resource`: has apiVersion, kind and metadata without declaring them.
-    pub embedded: bool,
+    pub(crate) embedded: bool,
 }
 
 impl Schema {
     /// Accepts everything.
-    pub fn anything() -> Self {
+    pub(crate) fn anything() -> Self {
         Self::of(Shape::Any)
     }
 
@@ -105,7 +105,7 @@ impl Schema {
     }
 
     /// This node, or the named type it stands for.
-    pub fn resolved(&self) -> &Self {
+    pub(crate) fn resolved(&self) -> &Self {
         let mut at = self;
         while let Shape::Named(cell) = &at.shape {
             match cell.get() {
@@ -117,7 +117,7 @@ impl Schema {
     }
 
     /// Schema of a field.
-    pub fn field(&self, name: &str) -> Option<&Self> {
+    pub(crate) fn field(&self, name: &str) -> Option<&Self> {
         match &self.resolved().shape {
             Shape::Object { properties, additional, .. } => properties.get(name).or(additional.as_deref()),
             _ => None,
@@ -125,7 +125,7 @@ impl Schema {
     }
 
     /// Schema of a list's items.
-    pub fn items(&self) -> Option<&Self> {
+    pub(crate) fn items(&self) -> Option<&Self> {
         match &self.resolved().shape {
             Shape::Array(items) => Some(items),
             _ => None,
@@ -133,7 +133,7 @@ impl Schema {
     }
 
     /// Reads the `openAPIV3Schema` of a CRD.
-    pub fn of_crd(schema: &Value) -> Self {
+    pub(crate) fn of_crd(schema: &Value) -> Self {
         let mut built = Reader { named: &HashMap::new(), builtin: false }.read(schema, 0);
         if let Shape::Object { properties, .. } = &mut built.shape {
             // Every object has these three, declared or not; metadata's own shape is not the CRD's to say.
@@ -145,7 +145,7 @@ impl Schema {
     }
 
     /// Reads named types that refer to each other.
-    pub fn of_definitions(definitions: &serde_json::Map<String, Value>) -> HashMap<String, Self> {
+    pub(crate) fn of_definitions(definitions: &serde_json::Map<String, Value>) -> HashMap<String, Self> {
         let named: HashMap<String, Arc<OnceLock<Self>>> =
             definitions.keys().map(|name| (name.clone(), Arc::new(OnceLock::new()))).collect();
         let reader = Reader { named: &named, builtin: true };

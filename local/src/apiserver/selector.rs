@@ -6,18 +6,18 @@ use super::store::Meta;
 
 /// Which objects of a collection a list or watch wants.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Only this namespace.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Requirements on labels.
-    pub labels: Vec<Requirement>,
+    pub(crate) labels: Vec<Requirement>,
     /// Requirements on fields.
-    pub fields: Vec<FieldRequirement>,
+    pub(crate) fields: Vec<FieldRequirement>,
 }
 
 /// One requirement of a label selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Requirement {
+pub(crate) struct Requirement {
     key: String,
     test: Test,
 }
@@ -34,7 +34,7 @@ enum Test {
 
 /// One requirement of a field selector: `path=value` or `path!=value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldRequirement {
+pub(crate) struct FieldRequirement {
     field: Field,
     value: String,
     equal: bool,
@@ -50,7 +50,7 @@ enum Field {
 
 impl Filter {
     /// Parses both selectors; `selectable` are the field paths the resource can be selected by.
-    pub fn parse(
+    pub(crate) fn parse(
         namespace: Option<String>,
         labels: &str,
         fields: &str,
@@ -60,7 +60,7 @@ impl Filter {
     }
 
     /// Whether an object is wanted.
-    pub fn matches(&self, meta: &Meta) -> bool {
+    pub(crate) fn matches(&self, meta: &Meta) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| namespace == &*meta.key.namespace)
             && self.labels.iter().all(|requirement| requirement.matches(meta.label(&requirement.key)))
             && self.fields.iter().all(|requirement| {
@@ -89,7 +89,7 @@ impl Requirement {
 }
 
 /// Parses a label selector, equality-based and set-based.
-pub fn parse_labels(text: &str) -> Result<Vec<Requirement>, ApiError> {
+pub(crate) fn parse_labels(text: &str) -> Result<Vec<Requirement>, ApiError> {
     split_outside_parentheses(text).into_iter().filter(|part| !part.is_empty()).map(parse_requirement).collect()
 }
 

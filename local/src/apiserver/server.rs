@@ -30,13 +30,16 @@ use super::store::{Change, Expect, ObjectKey, Store, Stored};
 use super::{builtin, crd, discovery, openapi};
 
 /// Largest request body.
-pub const MAX_BODY: usize = 3 << 20;
+pub(crate) const MAX_BODY: usize = 3 << 20;
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 2048;
+/// How long a client may take to send a request's head; it also ends connections that are idle this long, so it is
+/// long: clients keep connections open between events.
+const HEAD_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long open requests may take to end on stopping.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Who every client is: loopback is the only credential.
-pub const USER: &str = "kubernetes-admin";
+pub(crate) const USER: &str = "kubernetes-admin";
 /// Namespaces that exist from the start.
 const NAMESPACES: [&str; 3] = ["default", "kube-system", "knative-serving"];
 
@@ -84,7 +87,7 @@ pub enum Error {
 }
 
 /// The server's state, shared by all connections.
-pub struct Server {
+pub(crate) struct Server {
     pub(super) store: Store,
     pub(super) registry: Registry,
     pub(super) admission: Arc<dyn Admission>,
@@ -164,7 +167,7 @@ impl ApiServer {
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1024);
         loop {
             let (stream, _) = tokio::select! {
@@ -276,23 +279,20 @@ impl Server {
         let key = ObjectKey::new("", name);
         let existing = self.store.get(&resource.collection, &key);
         let stamp = now();
-        let expect = match &existing {
-            Some(stored) => {
-                let old = stored.value();
-                if old["spec"] == definition["spec"] {
-                    return Ok(());
-                }
-                definition["metadata"]["uid"] = old["metadata"]["uid"].clone();
-                definition["metadata"]["creationTimestamp"] = old["metadata"]["creationTimestamp"].clone();
-                definition["metadata"]["generation"] = (old["metadata"]["generation"].as_i64().unwrap_or(0) + 1).into();
-                Expect::Version(stored.resource_version)
+        let expect = if let Some(stored) = &existing {
+            let old = stored.value();
+            if old["spec"] == definition["spec"] {
+                return Ok(());
             }
-            None => {
-                definition["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
-                definition["metadata"]["creationTimestamp"] = stamp.clone().into();
-                definition["metadata"]["generation"] = 1.into();
-                Expect::Absent
-            }
+            definition["metadata"]["uid"] = old["metadata"]["uid"].clone();
+            definition["metadata"]["creationTimestamp"] = old["metadata"]["creationTimestamp"].clone();
+            definition["metadata"]["generation"] = (old["metadata"]["generation"].as_i64().unwrap_or(0) + 1).into();
+            Expect::Version(stored.resource_version)
+        } else {
+            definition["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+            definition["metadata"]["creationTimestamp"] = stamp.clone().into();
+            definition["metadata"]["generation"] = 1.into();
+            Expect::Absent
         };
         definition["status"] = crd::established(&definition, &stamp);
         self.store.commit(resource, &key, expect, Change::Put(definition)).map(drop).map_err(|error| error.to_string())
@@ -349,7 +349,6 @@ impl Server {
     }
 
     async fn dispatch(self: &Arc<Self>, method: &Method, call: &Call) -> Result<Reply, ApiError> {
-        write::check_size(&call.body)?;
         let resource = &call.resource;
         if resource.virtual_only {
             return if method == Method::POST { access::review(call) } else { Err(ApiError::method_not_allowed()) };
@@ -438,12 +437,12 @@ fn shape(accept: &str) -> Result<Shape, ApiError> {
 }
 
 /// Now, as timestamps of metadata are written.
-pub fn now() -> String {
+pub(crate) fn now() -> String {
     seconds_from_now(0)
 }
 
 /// A moment some seconds ahead.
-pub fn seconds_from_now(seconds: i64) -> String {
+pub(crate) fn seconds_from_now(seconds: i64) -> String {
     let now = jiff::Timestamp::now();
     let then = now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(now);
     then.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

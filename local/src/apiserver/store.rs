@@ -27,38 +27,38 @@ const MAX_WATCHES: usize = 4096;
 
 /// Where an object lives in its collection; the namespace is empty for cluster-scoped kinds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
+pub(crate) struct ObjectKey {
     /// Namespace or empty.
-    pub namespace: Box<str>,
+    pub(crate) namespace: Box<str>,
     /// Name.
-    pub name: Box<str>,
+    pub(crate) name: Box<str>,
 }
 
 impl ObjectKey {
     /// A key from its parts.
-    pub fn new(namespace: &str, name: &str) -> Self {
+    pub(crate) fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
 /// What selectors and garbage collection ask of an object.
 #[derive(Debug)]
-pub struct Meta {
+pub(crate) struct Meta {
     /// Namespace and name.
-    pub key: ObjectKey,
+    pub(crate) key: ObjectKey,
     /// `metadata.uid`.
-    pub uid: Box<str>,
+    pub(crate) uid: Box<str>,
     /// `metadata.labels`.
-    pub labels: Box<[(Box<str>, Box<str>)]>,
+    pub(crate) labels: Box<[(Box<str>, Box<str>)]>,
     /// Values of the resource's selectable fields, in its order.
-    pub fields: Box<[Box<str>]>,
+    pub(crate) fields: Box<[Box<str>]>,
     /// Uids of `metadata.ownerReferences`.
-    pub owners: Box<[Box<str>]>,
+    pub(crate) owners: Box<[Box<str>]>,
 }
 
 impl Meta {
     /// The value of a label.
-    pub fn label(&self, key: &str) -> Option<&str> {
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(name, _)| &**name == key).map(|(_, value)| &**value)
     }
 
@@ -93,25 +93,25 @@ impl Meta {
 
 /// One version of one object.
 #[derive(Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// The whole object as JSON, in its storage version.
-    pub json: Bytes,
+    pub(crate) json: Bytes,
     /// `metadata.resourceVersion`.
-    pub resource_version: u64,
+    pub(crate) resource_version: u64,
     /// What selectors look at.
-    pub meta: Arc<Meta>,
+    pub(crate) meta: Arc<Meta>,
 }
 
 impl Stored {
     /// The object parsed, for whoever is going to change it.
-    pub fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         serde_json::from_slice(&self.json).unwrap_or_default()
     }
 }
 
 /// What happened to an object, as a watch names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happened {
+pub(crate) enum Happened {
     /// It came to be (or came into the selection).
     Added,
     /// It changed.
@@ -122,7 +122,7 @@ pub enum Happened {
 
 impl Happened {
     /// The event's `type`.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Added => "ADDED",
             Self::Modified => "MODIFIED",
@@ -133,20 +133,20 @@ impl Happened {
 
 /// One change, shared by the history and all watchers.
 #[derive(Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// What happened, seen without a selector.
-    pub happened: Happened,
+    pub(crate) happened: Happened,
     /// The object after it (for a deletion: its last state with the deletion's resourceVersion).
-    pub object: Arc<Stored>,
+    pub(crate) object: Arc<Stored>,
     /// What it looked like to selectors before.
-    pub before: Option<Arc<Meta>>,
+    pub(crate) before: Option<Arc<Meta>>,
     /// The whole watch line, newline included.
-    pub line: Bytes,
+    pub(crate) line: Bytes,
 }
 
 impl Event {
     /// What this change means to a watcher with a filter; `None`: nothing.
-    pub fn seen_by(&self, filter: &Filter) -> Option<Happened> {
+    pub(crate) fn seen_by(&self, filter: &Filter) -> Option<Happened> {
         let now = self.happened != Happened::Deleted && filter.matches(&self.object.meta);
         let before = self.before.as_ref().is_some_and(|meta| filter.matches(meta));
         match (before, now) {
@@ -159,7 +159,7 @@ impl Event {
 }
 
 /// A watcher's end: events in order; closed by the store when the watcher is too slow.
-pub type Events = mpsc::Receiver<(Happened, Arc<Event>)>;
+pub(crate) type Events = mpsc::Receiver<(Happened, Arc<Event>)>;
 
 struct Watcher {
     filter: Filter,
@@ -184,7 +184,7 @@ struct State {
 
 /// What must hold for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
+pub(crate) enum Expect {
     /// The object does not exist.
     Absent,
     /// The object is still at this resourceVersion.
@@ -193,7 +193,7 @@ pub enum Expect {
 
 /// What a write does.
 #[derive(Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// The object becomes this.
     Put(Value),
     /// The object goes; this is its last state.
@@ -202,7 +202,7 @@ pub enum Change {
 
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum CommitError {
+pub(crate) enum CommitError {
     /// Expected absent, but it is there.
     #[error("exists already")]
     Exists,
@@ -219,18 +219,18 @@ pub enum CommitError {
 
 /// One page of a collection.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     /// The objects, in key order.
-    pub items: Vec<Arc<Stored>>,
+    pub(crate) items: Vec<Arc<Stored>>,
     /// The resourceVersion the page was read at.
-    pub resource_version: u64,
+    pub(crate) resource_version: u64,
     /// How many more would follow, when the page was cut.
-    pub remaining: usize,
+    pub(crate) remaining: usize,
 }
 
 /// Where a watch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub(crate) enum Start {
     /// With everything there is, as `ADDED`.
     Everything,
     /// After this resourceVersion.
@@ -241,7 +241,7 @@ pub enum Start {
 
 /// Why a watch could not start.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum WatchError {
+pub(crate) enum WatchError {
     /// The history does not reach back that far.
     #[error("too old resource version")]
     Expired {
@@ -254,7 +254,7 @@ pub enum WatchError {
 }
 
 /// The store.
-pub struct Store {
+pub(crate) struct Store {
     state: Mutex<State>,
     persist: Persist,
     born_at: u64,
@@ -262,7 +262,7 @@ pub struct Store {
 
 impl Store {
     /// A store over what was read from disk.
-    pub fn new(
+    pub(crate) fn new(
         persist: Persist,
         records: Vec<Record>,
         resource_version: u64,
@@ -291,38 +291,38 @@ impl Store {
     }
 
     /// The newest resourceVersion.
-    pub fn resource_version(&self) -> u64 {
+    pub(crate) fn resource_version(&self) -> u64 {
         self.lock().resource_version
     }
 
     /// Whether writes reach the disk; the error when they do not.
-    pub fn health(&self) -> Result<(), String> {
+    pub(crate) fn health(&self) -> Result<(), String> {
         self.persist.health()
     }
 
     /// Writes everything still queued and stops the writer. Further writes are refused.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let version = self.lock().resource_version;
         self.persist.close(version);
     }
 
     /// One object.
-    pub fn get(&self, collection: &str, key: &ObjectKey) -> Option<Arc<Stored>> {
+    pub(crate) fn get(&self, collection: &str, key: &ObjectKey) -> Option<Arc<Stored>> {
         self.lock().collections.get(collection)?.objects.get(key).cloned()
     }
 
     /// Where the object with a uid lives, if it lives.
-    pub fn find_uid(&self, uid: &str) -> Option<(Arc<str>, ObjectKey)> {
+    pub(crate) fn find_uid(&self, uid: &str) -> Option<(Arc<str>, ObjectKey)> {
         self.lock().living.get(uid).cloned()
     }
 
     /// The objects that name a uid among their owners.
-    pub fn dependents(&self, uid: &str) -> Vec<(Arc<str>, ObjectKey)> {
+    pub(crate) fn dependents(&self, uid: &str) -> Vec<(Arc<str>, ObjectKey)> {
         self.lock().dependents.get(uid).map(|set| set.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// Every object that lives in a namespace.
-    pub fn in_namespace(&self, namespace: &str) -> Vec<(Arc<str>, ObjectKey)> {
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<(Arc<str>, ObjectKey)> {
         let state = self.lock();
         let mut found = Vec::new();
         for (name, collection) in &state.collections {
@@ -332,7 +332,7 @@ impl Store {
     }
 
     /// A page of a collection: what passes the filter, after a key, at most `limit` (0: all).
-    pub fn list(&self, collection: &str, filter: &Filter, after: Option<&ObjectKey>, limit: usize) -> Page {
+    pub(crate) fn list(&self, collection: &str, filter: &Filter, after: Option<&ObjectKey>, limit: usize) -> Page {
         let state = self.lock();
         let mut page = Page { items: Vec::new(), resource_version: state.resource_version, remaining: 0 };
         let Some(collection) = state.collections.get(collection) else { return page };
@@ -350,7 +350,7 @@ impl Store {
     }
 
     /// Changes one object if `expect` holds; stamps the new resourceVersion, tells watchers, queues the disk write.
-    pub fn commit(
+    pub(crate) fn commit(
         &self,
         resource: &Resource,
         key: &ObjectKey,
@@ -415,7 +415,7 @@ impl Store {
 
     /// Starts a watch: the objects to show first (for [`Start::Everything`]), the version they are at, and the
     /// events that follow. Nothing between the two is lost: both happen under the lock.
-    pub fn watch(
+    pub(crate) fn watch(
         &self,
         collection: &Arc<str>,
         filter: Filter,
@@ -459,7 +459,7 @@ impl Store {
     }
 
     /// Forgets a whole collection's watchers (its CRD changed or went): they are closed and will list again.
-    pub fn close_watchers(&self, collection: &str) {
+    pub(crate) fn close_watchers(&self, collection: &str) {
         if let Some(entry) = self.lock().collections.get_mut(collection) {
             entry.watchers.clear();
         }

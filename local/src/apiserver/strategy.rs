@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::registry::Resource;
 
 /// Fills in a built-in object's defaults; on creation also its first status.
-pub fn prepare(resource: &Resource, object: &mut Value, create: bool) {
+pub(crate) fn prepare(resource: &Resource, object: &mut Value, create: bool) {
     if resource.custom {
         return;
     }
@@ -52,7 +52,7 @@ pub fn prepare(resource: &Resource, object: &mut Value, create: bool) {
 }
 
 /// What a built-in object lacks, in the real server's words: field and whether it is required.
-pub fn missing(resource: &Resource, object: &Value) -> Vec<&'static str> {
+pub(crate) fn missing(resource: &Resource, object: &Value) -> Vec<&'static str> {
     let needed: &[&str] = match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => &["spec.containers"],
         ("apps", "deployments" | "replicasets") => &["spec.selector", "spec.template.spec.containers"],
@@ -157,7 +157,7 @@ fn fold_string_data(secret: &mut Value) {
 }
 
 /// Standard base64, padded.
-pub fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

@@ -12,28 +12,28 @@ const MAX_FAULTS: usize = 32;
 
 /// What the walk found.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// Paths of fields the schema does not know; they were removed from the object.
-    pub unknown: Vec<String>,
+    pub(crate) unknown: Vec<String>,
     /// Values the schema does not allow.
-    pub causes: Vec<Cause>,
+    pub(crate) causes: Vec<Cause>,
     /// The first value of a wrong type, for the wording built-in kinds use.
-    pub wrong_type: Option<WrongType>,
+    pub(crate) wrong_type: Option<WrongType>,
 }
 
 /// A value of a wrong type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrongType {
+pub(crate) struct WrongType {
     /// Where.
-    pub path: String,
+    pub(crate) path: String,
     /// What is there: `string`, `number`, …
-    pub found: &'static str,
+    pub(crate) found: &'static str,
     /// What should be.
-    pub wanted: &'static str,
+    pub(crate) wanted: &'static str,
 }
 
 /// Walks the object; see [`Findings`].
-pub fn check(object: &mut Value, schema: &Schema) -> Findings {
+pub(crate) fn check(object: &mut Value, schema: &Schema) -> Findings {
     let mut findings = Findings::default();
     walk(object, schema, &mut String::new(), &mut findings);
     findings
@@ -41,8 +41,10 @@ pub fn check(object: &mut Value, schema: &Schema) -> Findings {
 
 fn walk(value: &mut Value, schema: &Schema, path: &mut String, findings: &mut Findings) {
     let schema = schema.resolved();
+    if schema.nullable && value.is_null() {
+        return;
+    }
     match (&schema.shape, &mut *value) {
-        (Shape::Any | Shape::Named(_), _) => {}
         (Shape::Object { properties, additional, open }, Value::Object(map)) => {
             // A null field is an absent field, except where the schema says that null is a value.
             map.retain(|name, child| {
@@ -123,14 +125,15 @@ fn walk(value: &mut Value, schema: &Schema, path: &mut String, findings: &mut Fi
                 });
             }
         }
-        (Shape::Boolean, Value::Bool(_)) | (Shape::IntOrString, Value::String(_) | Value::Number(_)) => {}
+        (Shape::Any | Shape::Named(_), _)
+        | (Shape::Boolean, Value::Bool(_))
+        | (Shape::IntOrString, Value::String(_) | Value::Number(_)) => {}
         (Shape::Integer, Value::Number(number))
             if !number.is_f64() || number.as_f64().is_some_and(|n| n.fract() == 0.0) =>
         {
             bounds(number.as_f64(), schema, path, findings);
         }
         (Shape::Number, Value::Number(number)) => bounds(number.as_f64(), schema, path, findings),
-        (_, Value::Null) if schema.nullable => {}
         (shape, other) => {
             let (found, wanted) = (type_name(other), shape_name(shape));
             let shown = match other {

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Names the container as Knative's defaults do; denies Services with the annotation `deny`.
-pub struct Named;
+pub(crate) struct Named;
 
 impl Admission for Named {
     fn handles(&self, group: &str, _: &str) -> bool {
@@ -39,14 +39,14 @@ impl Admission for Named {
 }
 
 /// A server under test.
-pub struct Running {
-    pub dir: TempDir,
-    pub url: String,
+pub(crate) struct Running {
+    pub(crate) dir: TempDir,
+    pub(crate) url: String,
     stop: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
 }
 
-pub fn config(dir: &Path) -> Config {
+pub(crate) fn config(dir: &Path) -> Config {
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         allow_non_loopback: false,
@@ -58,12 +58,12 @@ pub fn config(dir: &Path) -> Config {
 }
 
 impl Running {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::on(TempDir::new().unwrap()).await
     }
 
     /// Starts on what an earlier server left.
-    pub async fn on(dir: TempDir) -> Self {
+    pub(crate) async fn on(dir: TempDir) -> Self {
         let server = ApiServer::bind(config(dir.path())).await.unwrap();
         let url = format!("http://{}", server.local_addr());
         let stop = CancellationToken::new();
@@ -79,20 +79,20 @@ impl Running {
     }
 
     /// Stops cleanly and gives back what it left.
-    pub async fn stop(self) -> TempDir {
+    pub(crate) async fn stop(self) -> TempDir {
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("stops").unwrap().unwrap();
         self.dir
     }
 
-    pub fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         let mut config = ClientConfig::new(self.url.parse().unwrap());
         "default".clone_into(&mut config.default_namespace);
         kube::Client::try_from(config).unwrap()
     }
 
     /// `kubectl` with the arguments, not yet started.
-    pub fn command(&self, arguments: &[&str]) -> tokio::process::Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("kubectl");
         command
             .args(arguments)
@@ -113,7 +113,7 @@ impl Running {
     }
 
     /// What `kubectl` prints; it must succeed.
-    pub async fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+    pub(crate) async fn kubectl(&self, arguments: &[&str], input: &str) -> String {
         let output = self.output(arguments, input).await;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "kubectl {arguments:?}: {errors}");
@@ -121,7 +121,7 @@ impl Running {
     }
 
     /// What `kubectl` complains; it must fail.
-    pub async fn kubectl_fails(&self, arguments: &[&str], input: &str) -> String {
+    pub(crate) async fn kubectl_fails(&self, arguments: &[&str], input: &str) -> String {
         let output = self.output(arguments, input).await;
         assert!(!output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
         String::from_utf8(output.stderr).unwrap()
@@ -129,7 +129,7 @@ impl Running {
 }
 
 /// A Knative Service as users write it.
-pub const HELLO: &str = "
+pub(crate) const HELLO: &str = "
 apiVersion: serving.knative.dev/v1
 kind: Service
 metadata:
@@ -145,7 +145,7 @@ spec:
 ";
 
 /// Waits until a condition holds; the condition is what is tested, not the time.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let end = tokio::time::Instant::now() + Duration::from_secs(20);
     while !holds().await {
         assert!(tokio::time::Instant::now() < end, "never happened: {what}");

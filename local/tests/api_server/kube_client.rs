@@ -89,7 +89,8 @@ async fn lists_select_and_page() {
         }
     }
     assert_eq!(names, ["m0", "m1", "m2", "m3", "m4", "m5", "m6"]);
-    let removed = maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app!=m0")).await.unwrap();
+    let removed =
+        maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app!=m0")).await.unwrap();
     assert_eq!(removed.left().unwrap().items.len(), 6);
     assert_eq!(maps.list(&ListParams::default()).await.unwrap().items.len(), 1);
     running.stop().await;
@@ -144,7 +145,10 @@ async fn status_and_scale_touch_only_their_part() {
     let after = deployments.patch_status("d", &PatchParams::default(), &Patch::Merge(&both)).await.unwrap();
     assert_eq!(after.status.as_ref().unwrap().ready_replicas, Some(1));
     assert_eq!((after.spec.as_ref().unwrap().replicas, after.metadata.generation), (Some(1), Some(1)));
-    let after = deployments.patch("d", &PatchParams::default(), &Patch::Merge(&json!({ "status": { "readyReplicas": 7 } }))).await.unwrap();
+    let after = deployments
+        .patch("d", &PatchParams::default(), &Patch::Merge(&json!({ "status": { "readyReplicas": 7 } })))
+        .await
+        .unwrap();
     assert_eq!(after.status.unwrap().ready_replicas, Some(1));
 
     let scale = deployments.get_scale("d").await.unwrap();
@@ -170,7 +174,8 @@ async fn a_watch_resumes_where_it_broke_off_or_says_that_it_cannot() {
         maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
     maps.delete("a", &DeleteParams::default()).await.unwrap();
-    let events: Vec<_> = maps.watch(&WatchParams::default(), &start).await.unwrap().take(4).try_collect().await.unwrap();
+    let events: Vec<_> =
+        maps.watch(&WatchParams::default(), &start).await.unwrap().take(4).try_collect().await.unwrap();
     let values: Vec<_> = events
         .iter()
         .map(|event| match event {

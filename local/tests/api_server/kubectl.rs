@@ -18,9 +18,21 @@ async fn services_are_applied_changed_and_deleted() {
     assert_eq!(running.kubectl(&value, "").await, "dormouse");
     assert_eq!(running.kubectl(&["get", "ksvc", "hello", "-o", "jsonpath={.metadata.generation}"], "").await, "2");
 
-    running.kubectl(&["patch", "ksvc", "hello", "--type=merge", "-p", r#"{"metadata":{"labels":{"a":"b"}}}"#], "").await;
     running
-        .kubectl(&["patch", "ksvc", "hello", "--type=json", "-p", r#"[{"op":"add","path":"/metadata/labels/c","value":"d"}]"#], "")
+        .kubectl(&["patch", "ksvc", "hello", "--type=merge", "-p", r#"{"metadata":{"labels":{"a":"b"}}}"#], "")
+        .await;
+    running
+        .kubectl(
+            &[
+                "patch",
+                "ksvc",
+                "hello",
+                "--type=json",
+                "-p",
+                r#"[{"op":"add","path":"/metadata/labels/c","value":"d"}]"#,
+            ],
+            "",
+        )
         .await;
     let labels = running.kubectl(&["get", "ksvc", "-l", "a in (b),c", "--show-labels"], "").await;
     assert!(labels.contains("a=b,c=d"), "{labels}");
@@ -29,7 +41,8 @@ async fn services_are_applied_changed_and_deleted() {
     running.kubectl(&["label", "ksvc", "hello", "e=f"], "").await;
     running.kubectl(&["annotate", "ksvc", "hello", "note=x"], "").await;
 
-    let conflict = running.kubectl_fails(&["apply", "--server-side", "-f", "-"], &HELLO.replace("world", "other")).await;
+    let conflict =
+        running.kubectl_fails(&["apply", "--server-side", "-f", "-"], &HELLO.replace("world", "other")).await;
     assert!(conflict.contains("conflict"), "{conflict}");
     let forced = running
         .kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &HELLO.replace("world", "other"))
@@ -41,7 +54,10 @@ async fn services_are_applied_changed_and_deleted() {
     assert!(diff.contains("(server dry run)"), "{diff}");
     assert_eq!(running.kubectl(&value, "").await, "other");
 
-    assert_eq!(running.kubectl(&["delete", "ksvc", "hello"], "").await, "service.serving.knative.dev \"hello\" deleted\n");
+    assert_eq!(
+        running.kubectl(&["delete", "ksvc", "hello"], "").await,
+        "service.serving.knative.dev \"hello\" deleted\n"
+    );
     let missing = running.kubectl_fails(&["get", "ksvc", "hello"], "").await;
     assert_eq!(missing, "Error from server (NotFound): services.serving.knative.dev \"hello\" not found\n");
     running.stop().await;
@@ -50,7 +66,9 @@ async fn services_are_applied_changed_and_deleted() {
 #[tokio::test]
 async fn wrong_manifests_are_explained() {
     let running = Running::start().await;
-    let unknown = running.kubectl_fails(&["apply", "-f", "-"], &HELLO.replace("spec:\n  template", "spec:\n  foo: 1\n  template")).await;
+    let unknown = running
+        .kubectl_fails(&["apply", "-f", "-"], &HELLO.replace("spec:\n  template", "spec:\n  foo: 1\n  template"))
+        .await;
     assert!(
         unknown.contains("Service in version \"v1\" cannot be handled as a Service: strict decoding error: unknown field \"spec.foo\""),
         "{unknown}"
@@ -73,7 +91,8 @@ async fn wrong_manifests_are_explained() {
         ),
         "{denied}"
     );
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: { name: p }\nspec: { containers: [{ name: a, image: b, imag: c }] }\n";
+    let pod =
+        "apiVersion: v1\nkind: Pod\nmetadata: { name: p }\nspec: { containers: [{ name: a, image: b, imag: c }] }\n";
     let strict = running.kubectl_fails(&["apply", "-f", "-"], pod).await;
     assert!(strict.contains("unknown field \"spec.containers[0].imag\""), "{strict}");
     let warned = running.kubectl(&["apply", "--validate=warn", "-f", "-"], pod).await;
@@ -117,7 +136,10 @@ async fn deployments_scale_and_patch() {
     let running = Running::start().await;
     running.kubectl(&["apply", "-f", "-"], DEPLOYMENT).await;
     assert_eq!(running.kubectl(&["apply", "-f", "-"], DEPLOYMENT).await, "deployment.apps/web unchanged\n");
-    assert_eq!(running.kubectl(&["scale", "deployment", "web", "--replicas=3"], "").await, "deployment.apps/web scaled\n");
+    assert_eq!(
+        running.kubectl(&["scale", "deployment", "web", "--replicas=3"], "").await,
+        "deployment.apps/web scaled\n"
+    );
     let table = running.kubectl(&["get", "deploy"], "").await;
     assert!(table.contains("web    0/3     0            0           "), "{table}");
     let patch = r#"{"spec":{"template":{"spec":{"containers":[{"name":"b","image":"b:2"}]}}}}"#;
@@ -158,7 +180,9 @@ async fn get_watch_prints_changes() {
     let running = Running::start().await;
     let mut watch = running.command(&["get", "ksvc", "-w"]).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
-    let mut next = async || tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await.expect("a line").unwrap().unwrap();
+    let mut next = async || {
+        tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await.expect("a line").unwrap().unwrap()
+    };
     running.kubectl(&["apply", "-f", "-"], HELLO).await;
     assert!(next().await.starts_with("NAME"));
     assert!(next().await.starts_with("hello"));
@@ -222,16 +246,37 @@ async fn a_definition_serves_its_kind_until_it_goes() {
     running.kubectl(&["apply", "-f", "-"], toy).await;
     let bad = running.kubectl_fails(&["apply", "-f", "-"], &toy.replace("red", "green")).await;
     assert!(bad.contains("spec.colour: Unsupported value: \"green\": supported values: \"red\", \"blue\""), "{bad}");
-    running.kubectl(&["patch", "toy", "car", "--subresource=status", "--type=merge", "-p", r#"{"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#], "").await;
+    running
+        .kubectl(
+            &[
+                "patch",
+                "toy",
+                "car",
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+                r#"{"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#,
+            ],
+            "",
+        )
+        .await;
     let table = running.kubectl(&["get", "ty"], "").await;
     assert_eq!(table, "NAME   COLOUR   READY\ncar    red      True\n");
     running.kubectl(&["scale", "toy", "car", "--replicas=4"], "").await;
     assert_eq!(running.kubectl(&["get", "toy", "car", "-o", "jsonpath={.spec.count}"], "").await, "4");
     let dir = running.stop().await;
     let running = Running::on(dir).await;
-    assert_eq!(running.kubectl(&["get", "toy", "car", "-o", "jsonpath={.spec.count}"], "").await, "4", "after a restart");
+    assert_eq!(
+        running.kubectl(&["get", "toy", "car", "-o", "jsonpath={.spec.count}"], "").await,
+        "4",
+        "after a restart"
+    );
     running.kubectl(&["delete", "crd", "toys.example.com"], "").await;
     let gone = running.kubectl_fails(&["get", "toys"], "").await;
-    assert!(gone.contains("the server doesn't have a resource type \"toys\"") || gone.contains("could not find the requested resource"), "{gone}");
+    assert!(
+        gone.contains("the server doesn't have a resource type \"toys\"")
+            || gone.contains("could not find the requested resource"),
+        "{gone}"
+    );
     running.stop().await;
 }

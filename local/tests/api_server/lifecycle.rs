@@ -45,7 +45,8 @@ async fn foreground_waits_for_dependents_and_orphan_leaves_them() {
     let owner = make(&maps, "owner", None, &[]).await;
     make(&maps, "child", Some(&owner), &["example.com/hold"]).await;
     maps.delete("owner", &with(PropagationPolicy::Foreground)).await.unwrap();
-    until("the child is marked", || async { maps.get("child").await.unwrap().metadata.deletion_timestamp.is_some() }).await;
+    until("the child is marked", || async { maps.get("child").await.unwrap().metadata.deletion_timestamp.is_some() })
+        .await;
     assert!(maps.get_opt("owner").await.unwrap().is_some(), "waits");
     let free = json!({ "metadata": { "finalizers": null } });
     maps.patch("child", &PatchParams::default(), &Patch::Merge(&free)).await.unwrap();

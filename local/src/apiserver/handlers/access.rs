@@ -5,7 +5,7 @@ use super::{Call, Reply, reply};
 use crate::apiserver::errors::ApiError;
 
 /// Answers a review.
-pub fn review(call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn review(call: &Call) -> Result<Reply, ApiError> {
     let mut review = call.json()?;
     review["apiVersion"] = call.resource.api_version().into();
     review["kind"] = call.resource.kind.clone().into();

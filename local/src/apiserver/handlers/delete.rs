@@ -15,27 +15,27 @@ use crate::apiserver::store::{Change, CommitError, Expect, ObjectKey, Stored};
 
 const ATTEMPTS: usize = 32;
 /// Finalizers by which the garbage collector holds an owner.
-pub const FOREGROUND: &str = "foregroundDeletion";
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 /// See [`FOREGROUND`].
-pub const ORPHAN: &str = "orphan";
+pub(crate) const ORPHAN: &str = "orphan";
 
 /// How to delete; from the query and the body.
 #[derive(Debug, Clone, Default)]
-pub struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     /// Seconds a pod may take to stop.
-    pub grace: Option<i64>,
+    pub(crate) grace: Option<i64>,
     /// `Foreground`, `Background`, `Orphan`.
-    pub propagation: Option<String>,
+    pub(crate) propagation: Option<String>,
     /// Only this very object.
-    pub uid: Option<String>,
+    pub(crate) uid: Option<String>,
     /// Only this very version.
-    pub resource_version: Option<String>,
+    pub(crate) resource_version: Option<String>,
     /// Only say what would happen.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 /// What became of it.
-pub enum Deleted {
+pub(crate) enum Deleted {
     /// It is gone.
     Gone(Arc<Stored>),
     /// It is marked and goes later.
@@ -71,7 +71,7 @@ impl DeleteOptions {
 }
 
 /// Deletes the object of the path.
-pub fn delete(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn delete(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
     let options = DeleteOptions::of(call)?;
     let resource = &call.resource;
     match remove(server, resource, &call.key(), &options)? {
@@ -92,7 +92,7 @@ pub fn delete(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
 }
 
 /// Deletes all objects a selector names.
-pub fn delete_collection(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn delete_collection(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
     let options = DeleteOptions::of(call)?;
     let resource = &call.resource;
     let filter = Filter::parse(
@@ -120,7 +120,7 @@ pub fn delete_collection(server: &Arc<Server>, call: &Call) -> Result<Reply, Api
 }
 
 /// Deletes one object: at once, or marks it when finalizers, grace or the garbage collector hold it.
-pub fn remove(
+pub(crate) fn remove(
     server: &Arc<Server>,
     resource: &Arc<Resource>,
     key: &ObjectKey,

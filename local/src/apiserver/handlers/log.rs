@@ -11,7 +11,7 @@ use crate::apiserver::server::Server;
 use crate::logs;
 
 /// Opens the log the query asks for.
-pub async fn read(server: &Server, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) async fn read(server: &Server, call: &Call) -> Result<Reply, ApiError> {
     let stored = server.store.get(&call.resource.collection, &call.key()).ok_or_else(|| call.not_found())?;
     let pod = stored.value();
     let container = choose_container(&pod, call.options.get("container").unwrap_or_default())?;

@@ -1,11 +1,12 @@
 //! What each verb does. Handlers are plain functions over [`Server`]; only watches and logs outlive their call.
-pub mod access;
-pub mod delete;
-pub mod log;
-pub mod read;
-pub mod scale;
-pub mod watch;
-pub mod write;
+pub(crate) mod access;
+mod check;
+pub(crate) mod delete;
+pub(crate) mod log;
+pub(crate) mod read;
+pub(crate) mod scale;
+pub(crate) mod watch;
+pub(crate) mod write;
 
 use std::sync::Arc;
 
@@ -21,11 +22,11 @@ use super::server::Server;
 use super::store::ObjectKey;
 
 /// An answer.
-pub type Reply = Response<Body>;
+pub(crate) type Reply = Response<Body>;
 
 /// In which shape the client wants objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// As they are.
     #[default]
     Object,
@@ -37,51 +38,51 @@ pub enum Shape {
 
 /// One call on a resource, taken apart.
 #[derive(Debug)]
-pub struct Call {
+pub(crate) struct Call {
     /// The kind.
-    pub resource: Arc<Resource>,
+    pub(crate) resource: Arc<Resource>,
     /// What the path names.
-    pub path: ResourcePath,
+    pub(crate) path: ResourcePath,
     /// The query.
-    pub options: Options,
+    pub(crate) options: Options,
     /// The shape of the answer.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
     /// `Content-Type` of the body.
-    pub content_type: String,
+    pub(crate) content_type: String,
     /// First word of `User-Agent`: the field manager when none is given.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The body.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Call {
     /// The namespace of the path; empty for cluster-scoped kinds.
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.path.namespace.as_deref().unwrap_or_default()
     }
 
     /// The name of the path.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.path.name.as_deref().unwrap_or_default()
     }
 
     /// Where the object lives.
-    pub fn key(&self) -> ObjectKey {
+    pub(crate) fn key(&self) -> ObjectKey {
         ObjectKey::new(self.namespace(), self.name())
     }
 
     /// Who is recorded as the manager of what changes.
-    pub fn manager(&self) -> &str {
+    pub(crate) fn manager(&self) -> &str {
         if self.options.field_manager.is_empty() { &self.agent } else { &self.options.field_manager }
     }
 
     /// 404 for the object of the path.
-    pub fn not_found(&self) -> ApiError {
+    pub(crate) fn not_found(&self) -> ApiError {
         ApiError::not_found(&self.resource.group_resource(), self.name())
     }
 
     /// The body as JSON; YAML when the content type says so.
-    pub fn json(&self) -> Result<Value, ApiError> {
+    pub(crate) fn json(&self) -> Result<Value, ApiError> {
         if self.content_type.contains("protobuf") {
             return super::protobuf::read(&self.body).map_err(|error| {
                 ApiError::unsupported_media(format!("the body of the request was in an unknown format: {error}"))
@@ -104,12 +105,12 @@ impl Call {
 }
 
 /// An answer with a JSON value.
-pub fn reply(code: u16, value: &Value) -> Reply {
+pub(crate) fn reply(code: u16, value: &Value) -> Reply {
     reply_bytes(code, serde_json::to_vec(value).unwrap_or_default())
 }
 
 /// An answer with JSON that is already bytes.
-pub fn reply_bytes(code: u16, json: impl Into<Body>) -> Reply {
+pub(crate) fn reply_bytes(code: u16, json: impl Into<Body>) -> Reply {
     let mut reply = Response::new(json.into());
     *reply.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -117,7 +118,7 @@ pub fn reply_bytes(code: u16, json: impl Into<Body>) -> Reply {
 }
 
 /// The answer to a failed request.
-pub fn refuse(error: &ApiError) -> Reply {
+pub(crate) fn refuse(error: &ApiError) -> Reply {
     let mut reply = reply(error.code, &error.status());
     if error.code == 429 {
         reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -126,7 +127,7 @@ pub fn refuse(error: &ApiError) -> Reply {
 }
 
 /// Adds a `Warning` header for each text.
-pub fn warn(headers: &mut HeaderMap, texts: &[String]) {
+pub(crate) fn warn(headers: &mut HeaderMap, texts: &[String]) {
     for text in texts {
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
@@ -136,21 +137,21 @@ pub fn warn(headers: &mut HeaderMap, texts: &[String]) {
 }
 
 /// One object in the shape asked for.
-pub fn shaped(call: &Call, code: u16, object: Value) -> Reply {
+pub(crate) fn shaped(call: &Call, code: u16, object: Value) -> Reply {
     match call.shape {
         Shape::Object => reply(code, &object),
         Shape::Metadata => reply(code, &super::convert::metadata_only(object)),
         Shape::Table => {
             let version = object["metadata"]["resourceVersion"].clone();
             let include = call.options.get("includeObject").unwrap_or("Metadata");
-            let table = super::table::render(&call.resource, [object].into_iter(), include, version, true);
+            let table = super::table::render(&call.resource, [object].into_iter(), include, &version, true);
             reply(code, &table)
         }
     }
 }
 
 /// Whether the server serves what the call asks of the resource.
-pub fn check_scope(server: &Server, call: &Call) -> Result<(), ApiError> {
+pub(crate) fn check_scope(server: &Server, call: &Call) -> Result<(), ApiError> {
     let _ = server;
     if call.resource.namespaced {
         if call.path.namespace.is_none() && call.path.name.is_some() {
@@ -160,4 +161,17 @@ pub fn check_scope(server: &Server, call: &Call) -> Result<(), ApiError> {
         return Err(ApiError::no_such_path());
     }
     Ok(())
+}
+
+/// Takes a field over from another object: its value there, or its absence.
+pub(crate) fn keep(to: &mut Value, from: &Value, field: &str) {
+    match (from.get(field), to.as_object_mut()) {
+        (Some(value), Some(map)) => {
+            map.insert(field.to_owned(), value.clone());
+        }
+        (None, Some(map)) => {
+            map.remove(field);
+        }
+        _ => {}
+    }
 }

@@ -16,7 +16,7 @@ use crate::apiserver::table;
 const MAX_PAGE: usize = 50_000;
 
 /// One object.
-pub fn get(server: &Server, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn get(server: &Server, call: &Call) -> Result<Reply, ApiError> {
     let stored = server.store.get(&call.resource.collection, &call.key()).ok_or_else(|| call.not_found())?;
     if call.shape == Shape::Object {
         return Ok(reply_bytes(200, convert::json(&call.resource, &stored)));
@@ -25,7 +25,7 @@ pub fn get(server: &Server, call: &Call) -> Result<Reply, ApiError> {
 }
 
 /// A page of a collection.
-pub fn list(server: &Server, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn list(server: &Server, call: &Call) -> Result<Reply, ApiError> {
     let resource = &call.resource;
     let options = &call.options;
     let filter = Filter::parse(
@@ -60,7 +60,7 @@ pub fn list(server: &Server, call: &Call) -> Result<Reply, ApiError> {
         Shape::Table => {
             let include = options.get("includeObject").unwrap_or("Metadata");
             let objects = page.items.iter().map(|stored| convert::value(resource, stored));
-            let mut table = table::render(resource, objects, include, Value::Null, true);
+            let mut table = table::render(resource, objects, include, &Value::Null, true);
             table["metadata"] = metadata;
             Ok(reply(200, &table))
         }

@@ -12,14 +12,14 @@ use crate::apiserver::registry::ScalePaths;
 use crate::apiserver::server::Server;
 
 /// Reads the scale.
-pub fn get(server: &Server, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn get(server: &Server, call: &Call) -> Result<Reply, ApiError> {
     let paths = paths(call)?;
     let stored = server.store.get(&call.resource.collection, &call.key()).ok_or_else(|| call.not_found())?;
     Ok(reply(200, &scale_of(paths, &convert::value(&call.resource, &stored))))
 }
 
 /// Writes the scale: a whole Scale, or a patch of one.
-pub fn write(server: &Arc<Server>, call: &Call, patching: bool) -> Result<Reply, ApiError> {
+pub(crate) fn write(server: &Arc<Server>, call: &Call, patching: bool) -> Result<Reply, ApiError> {
     let paths = paths(call)?;
     let body = call.json()?;
     let kind = if patching { Some(patch_kind(call)?) } else { None };

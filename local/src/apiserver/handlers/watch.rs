@@ -43,7 +43,7 @@ struct View {
 }
 
 /// Starts a watch.
-pub fn watch(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn watch(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
     let (resource, options) = (&call.resource, &call.options);
     let mut fields = options.field_selector.clone();
     if let Some(name) = &call.path.name {
@@ -147,7 +147,7 @@ impl View {
         let object = if self.shape == Shape::Table {
             let version = object["metadata"]["resourceVersion"].clone();
             let columns = !std::mem::replace(&mut self.headed, true);
-            table::render(&self.resource, [object].into_iter(), &self.include, version, columns)
+            table::render(&self.resource, [object].into_iter(), &self.include, &version, columns)
         } else {
             convert::metadata_only(object)
         };

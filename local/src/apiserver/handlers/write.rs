@@ -6,35 +6,33 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Call, Reply, Shape, reply_bytes, shaped, warn};
-use crate::apiserver::admission::{AdmissionRequest, Operation};
+use super::check::{admitted, check_namespace, check_type, checked, valid};
+use super::{Call, Reply, Shape, keep, reply_bytes, shaped, warn};
+use crate::apiserver::admission::Operation;
 use crate::apiserver::convert;
 use crate::apiserver::errors::{ApiError, Cause};
 use crate::apiserver::patch::{self, Kind, apply::Applier};
 use crate::apiserver::registry::Resource;
-use crate::apiserver::request::FieldValidation;
 use crate::apiserver::server::{Server, now};
 use crate::apiserver::store::{Change, CommitError, Expect, ObjectKey, Stored};
-use crate::apiserver::{names, strategy, validate};
+use crate::apiserver::{strategy, validate};
 
 /// How often a patch is tried again when others change the object at the same time.
 const ATTEMPTS: usize = 32;
 /// Letters of generated names, as in the real server: no vowels, nothing that looks like another.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Largest object stored; what etcd would take.
-const MAX_OBJECT: usize = 1_536 * 1024;
 
 /// Creates an object from the body.
-pub fn create(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn create(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
     let mut object = call.json()?;
     check_type(call, &mut object)?;
     let mut warnings = Vec::new();
     let object = create_object(server, call, object, &mut warnings)?;
-    finish(call, 201, object, &warnings)
+    Ok(finish(call, 201, object, &warnings))
 }
 
 /// What a write leaves: the stored object, or with dry run the one that would be.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Stored.
     Stored(Arc<Stored>),
     /// Not stored.
@@ -117,7 +115,7 @@ fn create_object(
         metadata["generation"] = 1.into();
     }
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
-        object["status"] = super::super::crd::established(&object, &stamp);
+        object["status"] = crate::apiserver::crd::established(&object, &stamp);
     }
     convert::to_storage(resource, &mut object);
     if call.options.dry_run {
@@ -142,7 +140,7 @@ fn name_mismatch(object: &str, path: &str) -> ApiError {
 }
 
 /// Replaces an object (or its status) by the body.
-pub fn update(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn update(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
     let mut body = call.json()?;
     check_type(call, &mut body)?;
     let name = body["metadata"]["name"].as_str().unwrap_or_default();
@@ -151,11 +149,11 @@ pub fn update(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
     }
     let mut warnings = Vec::new();
     let outcome = modify(server, call, &mut warnings, |_, _| Ok(body.clone()))?;
-    finish(call, 200, outcome, &warnings)
+    Ok(finish(call, 200, outcome, &warnings))
 }
 
 /// Changes an object (or its status) as the body says; applying creates what is not there.
-pub fn patch(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
+pub(crate) fn patch(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
     let kind = patch_kind(call)?;
     let body = call.json()?;
     let resource = &call.resource;
@@ -172,11 +170,11 @@ pub fn patch(server: &Arc<Server>, call: &Call) -> Result<Reply, ApiError> {
         return apply(server, call, body);
     }
     let outcome = modify(server, call, &mut warnings, |current, _| patched(kind, current, &body, resource))?;
-    finish(call, 200, outcome, &warnings)
+    Ok(finish(call, 200, outcome, &warnings))
 }
 
 /// The kind of patch the content type names, if the resource takes it.
-pub fn patch_kind(call: &Call) -> Result<Kind, ApiError> {
+pub(crate) fn patch_kind(call: &Call) -> Result<Kind, ApiError> {
     let accepted = if call.resource.custom {
         "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
     } else {
@@ -191,7 +189,7 @@ pub fn patch_kind(call: &Call) -> Result<Kind, ApiError> {
 }
 
 /// Applies one of the three patches that say what to change.
-pub fn patched(kind: Kind, current: &Value, body: &Value, resource: &Resource) -> Result<Value, ApiError> {
+pub(crate) fn patched(kind: Kind, current: &Value, body: &Value, resource: &Resource) -> Result<Value, ApiError> {
     match kind {
         Kind::Json => patch::json::apply(current.clone(), body),
         Kind::Merge | Kind::Strategic | Kind::Apply => {
@@ -247,7 +245,7 @@ fn apply(server: &Arc<Server>, call: &Call, mut body: Value) -> Result<Reply, Ap
             });
             match outcome {
                 Err(error) if error.reason == "NotFound" => continue,
-                other => return finish(call, 200, other?, &warnings),
+                other => return Ok(finish(call, 200, other?, &warnings)),
             }
         }
         if !subresource.is_empty() {
@@ -265,7 +263,7 @@ fn apply(server: &Arc<Server>, call: &Call, mut body: Value) -> Result<Reply, Ap
         fresh["metadata"]["name"] = call.name().into();
         match create_object(server, call, fresh, &mut warnings) {
             Err(error) if error.reason == "AlreadyExists" => {}
-            other => return finish(call, 201, other?, &warnings),
+            other => return Ok(finish(call, 201, other?, &warnings)),
         }
     }
     Err(ApiError::conflict(&resource.group_resource(), call.name()))
@@ -273,7 +271,7 @@ fn apply(server: &Arc<Server>, call: &Call, mut body: Value) -> Result<Reply, Ap
 
 /// Reads, computes, commits; again when somebody else was faster and the computed object names no version.
 /// The function is given the object in the client's version.
-pub fn modify(
+pub(crate) fn modify(
     server: &Arc<Server>,
     call: &Call,
     warnings: &mut Vec<String>,
@@ -328,7 +326,7 @@ fn unchanged(old: &Value, new: &Value) -> bool {
         }
         object
     };
-    old == new || stripped(old) == stripped(new)
+    old == new || (new["metadata"].get("managedFields").is_some() && stripped(old) == stripped(new))
 }
 
 /// What an update leaves of what was asked: identity is kept, the part that belongs to the other subresource is kept,
@@ -412,19 +410,6 @@ fn settle(
     Ok(new)
 }
 
-/// Takes a field over from another object: its value there, or its absence.
-fn keep(to: &mut Value, from: &Value, field: &str) {
-    match (from.get(field), to.as_object_mut()) {
-        (Some(value), Some(map)) => {
-            map.insert(field.to_owned(), value.clone());
-        }
-        (None, Some(map)) => {
-            map.remove(field);
-        }
-        _ => {}
-    }
-}
-
 fn specification_differs(resource: &Resource, old: &Value, new: &Value) -> bool {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return false };
     let counts = |name: &str| name != "metadata" && name != "apiVersion" && !(resource.status && name == "status");
@@ -432,156 +417,8 @@ fn specification_differs(resource: &Resource, old: &Value, new: &Value) -> bool 
         || new.keys().any(|name| counts(name) && !old.contains_key(name))
 }
 
-/// Checks the body's `apiVersion` and `kind`; absent ones are filled in.
-fn check_type(call: &Call, object: &mut Value) -> Result<(), ApiError> {
-    let resource = &call.resource;
-    let want = resource.api_version();
-    if !object.is_object() {
-        return Err(ApiError::bad_request("the body must be one object"));
-    }
-    let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
-    if version.is_some_and(|version| version != want) || kind.is_some_and(|kind| kind != resource.kind) {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({}, Kind={}) does not match the expected API version ({want}, Kind={})",
-            version.unwrap_or_default(),
-            kind.unwrap_or_default(),
-            resource.kind
-        )));
-    }
-    object["apiVersion"] = want.into();
-    object["kind"] = resource.kind.clone().into();
-    Ok(())
-}
-
-/// Checks against the schema: unknown fields are dropped and, as asked, reported; wrong values are refused. What
-/// admission may still put right (a required field with a default) is left to [`admitted`].
-fn checked(
-    server: &Server,
-    object: &mut Value,
-    name: &str,
-    call: &Call,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
-    let (resource, validation) = (&*call.resource, call.options.field_validation);
-    let mut findings = validate::check(object, &resource.schema);
-    if !findings.unknown.is_empty() && validation != FieldValidation::Ignore {
-        let texts: Vec<String> = findings.unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
-        if validation == FieldValidation::Strict {
-            let strict = format!("strict decoding error: {}", texts.join(", "));
-            if Kind::of(&call.content_type).is_some() && call.path.name.is_some() {
-                let body = String::from_utf8_lossy(&call.body);
-                return Err(ApiError::invalid("", "", "", &[Cause::invalid("patch", &format!("{body:?}"), &strict)]));
-            }
-            return Err(ApiError::bad_request(format!(
-                "{} in version {:?} cannot be handled as a {}: {strict}",
-                resource.kind, resource.version, resource.kind
-            )));
-        }
-        warnings.extend(texts);
-    }
-    if let Some(wrong) = findings.wrong_type.as_ref().filter(|_| !resource.custom) {
-        let kind = &resource.kind;
-        let go = |word: &str| match word {
-            "boolean" => "bool".to_owned(),
-            "integer" => "number".to_owned(),
-            other => other.to_owned(),
-        };
-        let target = match wrong.wanted {
-            "integer" => "int32",
-            "boolean" => "bool",
-            "object" => "map",
-            other => other,
-        };
-        return Err(ApiError::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {kind}: json: cannot unmarshal {} into Go struct field {kind}.{} of type {target}",
-            resource.version,
-            go(wrong.found),
-            wrong.path
-        )));
-    }
-    let main = call.path.subresource.as_deref() != Some("status");
-    if main && server.admission.handles(&resource.group, &resource.kind) {
-        findings.causes.retain(|cause| cause.reason == "FieldValueTypeInvalid");
-    }
-    refuse_causes(resource, name, &findings)
-}
-
-fn refuse_causes(resource: &Resource, name: &str, findings: &validate::Findings) -> Result<(), ApiError> {
-    if findings.causes.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::invalid(&resource.group, &resource.kind, name, &findings.causes))
-}
-
-/// Checks names, labels and what built-in kinds require.
-fn valid(resource: &Resource, object: &Value, name: &str) -> Result<(), ApiError> {
-    let mut causes = names::check(resource, object);
-    if !resource.custom {
-        causes.extend(strategy::missing(resource, object).into_iter().map(Cause::required));
-    }
-    if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(&resource.group, &resource.kind, name, &causes)) }
-}
-
-/// Objects are created only in namespaces that exist and stay.
-fn check_namespace(server: &Server, call: &Call, name: &str) -> Result<(), ApiError> {
-    if !call.resource.namespaced {
-        return Ok(());
-    }
-    let namespace = call.namespace();
-    let namespaces = crate::apiserver::errors::GroupResource { group: "", plural: "namespaces" };
-    let stored = server
-        .store
-        .get("/namespaces", &ObjectKey::new("", namespace))
-        .ok_or_else(|| ApiError::not_found(&namespaces, namespace))?;
-    if stored.meta.fields.first().is_some_and(|phase| &**phase == "Terminating") {
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-        return Err(ApiError::forbidden(&call.resource.group_resource(), name, &why));
-    }
-    Ok(())
-}
-
-/// Shows the object to admission.
-fn admitted(
-    server: &Server,
-    call: &Call,
-    name: &str,
-    operation: Operation,
-    old: Option<&Value>,
-    new: Value,
-) -> Result<Value, ApiError> {
-    let resource = &call.resource;
-    if !server.admission.handles(&resource.group, &resource.kind) {
-        return Ok(new);
-    }
-    let metadata = new["metadata"].clone();
-    let request = AdmissionRequest {
-        group: resource.group.clone(),
-        version: resource.version.clone(),
-        kind: resource.kind.clone(),
-        resource: resource.plural.clone(),
-        subresource: String::new(),
-        namespace: call.namespace().to_owned(),
-        name: name.to_owned(),
-        operation,
-        old: old.cloned(),
-        new: Some(new),
-        user: crate::apiserver::server::USER.to_owned(),
-        dry_run: call.options.dry_run,
-    };
-    let mut object = server.admission.admit(request).map_err(|denied| {
-        let reason = if denied.code == 403 { "Forbidden" } else { "BadRequest" };
-        ApiError::new(denied.code, reason, denied.to_string())
-    })?;
-    // Admission may not change who the object is.
-    for field in ["name", "namespace", "uid", "creationTimestamp", "resourceVersion"] {
-        keep(&mut object["metadata"], &metadata, field);
-    }
-    refuse_causes(resource, name, &validate::check(&mut object, &resource.schema))?;
-    Ok(object)
-}
-
 /// The answer to a write.
-pub fn finish(call: &Call, code: u16, outcome: Outcome, warnings: &[String]) -> Result<Reply, ApiError> {
+pub(crate) fn finish(call: &Call, code: u16, outcome: Outcome, warnings: &[String]) -> Reply {
     let mut reply = match outcome {
         Outcome::Stored(stored) if call.shape == Shape::Object => {
             reply_bytes(code, convert::json(&call.resource, &stored))
@@ -590,10 +427,5 @@ pub fn finish(call: &Call, code: u16, outcome: Outcome, warnings: &[String]) -> 
         Outcome::Dry(object) => shaped(call, code, object),
     };
     warn(reply.headers_mut(), warnings);
-    Ok(reply)
-}
-
-/// Refuses bodies too large to keep.
-pub fn check_size(body: &[u8]) -> Result<(), ApiError> {
-    if body.len() > MAX_OBJECT * 2 { Err(ApiError::too_large(MAX_OBJECT * 2)) } else { Ok(()) }
+    reply
 }

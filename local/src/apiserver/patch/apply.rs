@@ -12,7 +12,7 @@ use crate::apiserver::schema::{ListType, Schema};
 
 /// One entry of `managedFields`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Manager {
+pub(crate) struct Manager {
     name: String,
     operation: String,
     subresource: String,
@@ -23,21 +23,21 @@ pub struct Manager {
 
 /// Who applies, and when.
 #[derive(Debug, Clone, Copy)]
-pub struct Applier<'a> {
+pub(crate) struct Applier<'a> {
     /// `fieldManager`.
-    pub manager: &'a str,
+    pub(crate) manager: &'a str,
     /// `status` or empty.
-    pub subresource: &'a str,
+    pub(crate) subresource: &'a str,
     /// Version of the body.
-    pub api_version: &'a str,
+    pub(crate) api_version: &'a str,
     /// Now, RFC 3339.
-    pub now: &'a str,
+    pub(crate) now: &'a str,
     /// Take over what others own.
-    pub force: bool,
+    pub(crate) force: bool,
 }
 
 /// Merges what a manager applies into the object as it is (`Null` when there is none yet).
-pub fn apply(live: &Value, applied: &Value, schema: &Schema, who: Applier<'_>) -> Result<Value, ApiError> {
+pub(crate) fn apply(live: &Value, applied: &Value, schema: &Schema, who: Applier<'_>) -> Result<Value, ApiError> {
     let mut managers = read(live);
     if managers.is_empty() && live.is_object() {
         managers.push(Manager {
@@ -94,7 +94,7 @@ pub fn apply(live: &Value, applied: &Value, schema: &Schema, who: Applier<'_>) -
 }
 
 /// After a plain update: what it changed now belongs to whoever updated. Only on objects with records.
-pub fn note_update(old: &Value, new: &mut Value, schema: &Schema, who: Applier<'_>) {
+pub(crate) fn note_update(old: &Value, new: &mut Value, schema: &Schema, who: Applier<'_>) {
     let mut managers = read(old);
     if managers.is_empty() {
         return;

@@ -8,20 +8,20 @@ use super::merge_keys::merging;
 use crate::apiserver::schema::{ListType, Schema, Shape};
 
 /// A set of fields.
-pub type Set = Map<String, Value>;
+pub(crate) type Set = Map<String, Value>;
 
 /// One child of a value as a set names it: its element, itself, its schema.
-pub struct Child<'v> {
+pub(crate) struct Child<'v> {
     /// `f:…`, `k:…` or `v:…`.
-    pub element: String,
+    pub(crate) element: String,
     /// The child.
-    pub value: &'v Value,
+    pub(crate) value: &'v Value,
     /// What it should look like.
-    pub schema: Schema,
+    pub(crate) schema: Schema,
 }
 
 /// The children of a value that can be owned apart; `None` when the value is owned as a whole.
-pub fn children<'v>(field: &str, value: &'v Value, schema: &Schema) -> Option<Vec<Child<'v>>> {
+pub(crate) fn children<'v>(field: &str, value: &'v Value, schema: &Schema) -> Option<Vec<Child<'v>>> {
     let resolved = schema.resolved();
     match value {
         Value::Object(map) if !schema.atomic && !resolved.atomic && !map.is_empty() => {
@@ -59,7 +59,7 @@ pub fn children<'v>(field: &str, value: &'v Value, schema: &Schema) -> Option<Ve
 }
 
 /// `k:{"name":"a"}`; keys in order, `protocol` defaulting to TCP as Kubernetes' lists of ports have it.
-pub fn key_element(item: &Value, keys: &[String]) -> String {
+pub(crate) fn key_element(item: &Value, keys: &[String]) -> String {
     let mut named = Map::new();
     for key in keys {
         let value = match &item[key] {
@@ -72,7 +72,7 @@ pub fn key_element(item: &Value, keys: &[String]) -> String {
 }
 
 /// The fields of a value.
-pub fn of(field: &str, value: &Value, schema: &Schema) -> Set {
+pub(crate) fn of(field: &str, value: &Value, schema: &Schema) -> Set {
     let mut set = Set::new();
     for child in children(field, value, schema).unwrap_or_default() {
         let mut inner = of(field_name(&child.element), child.value, &child.schema);
@@ -85,12 +85,12 @@ pub fn of(field: &str, value: &Value, schema: &Schema) -> Set {
 }
 
 /// The name of the field an element stands for; empty for items.
-pub fn field_name(element: &str) -> &str {
+pub(crate) fn field_name(element: &str) -> &str {
     element.strip_prefix("f:").unwrap_or("")
 }
 
 /// The fields that differ between two values.
-pub fn changed(field: &str, old: &Value, new: &Value, schema: &Schema) -> Set {
+pub(crate) fn changed(field: &str, old: &Value, new: &Value, schema: &Schema) -> Set {
     let mut set = Set::new();
     let old_children = children(field, old, schema).unwrap_or_default();
     let new_children = children(field, new, schema).unwrap_or_default();
@@ -114,7 +114,7 @@ pub fn changed(field: &str, old: &Value, new: &Value, schema: &Schema) -> Set {
 }
 
 /// Removes from a set what another set names.
-pub fn subtract(set: &mut Set, other: &Set) {
+pub(crate) fn subtract(set: &mut Set, other: &Set) {
     for (element, inner) in other {
         let Some(Value::Object(mine)) = set.get_mut(element) else { continue };
         let leaf = inner.as_object().is_none_or(Map::is_empty);
@@ -132,7 +132,7 @@ pub fn subtract(set: &mut Set, other: &Set) {
 }
 
 /// Adds another set.
-pub fn unite(set: &mut Set, other: &Set) {
+pub(crate) fn unite(set: &mut Set, other: &Set) {
     for (element, inner) in other {
         let entry = set.entry(element.clone()).or_insert_with(|| Value::Object(Map::new()));
         if let (Value::Object(mine), Value::Object(inner)) = (entry, inner) {
@@ -142,7 +142,7 @@ pub fn unite(set: &mut Set, other: &Set) {
 }
 
 /// Removes what names nothing that is in the value any more.
-pub fn keep_existing(set: &mut Set, field: &str, value: &Value, schema: &Schema) {
+pub(crate) fn keep_existing(set: &mut Set, field: &str, value: &Value, schema: &Schema) {
     let present = children(field, value, schema).unwrap_or_default();
     set.retain(|element, inner| {
         if element == "." {

@@ -7,7 +7,7 @@ use crate::apiserver::errors::ApiError;
 const MAX_OPERATIONS: usize = 10_000;
 
 /// Applies the operations.
-pub fn apply(mut object: Value, patch: &Value) -> Result<Value, ApiError> {
+pub(crate) fn apply(mut object: Value, patch: &Value) -> Result<Value, ApiError> {
     let operations: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     if operations.0.len() > MAX_OPERATIONS {

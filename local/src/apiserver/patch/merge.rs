@@ -2,7 +2,7 @@
 use serde_json::{Map, Value};
 
 /// Merges the patch into the object.
-pub fn apply(object: &mut Value, patch: &Value) {
+pub(crate) fn apply(object: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         object.clone_from(patch);
         return;

@@ -45,7 +45,7 @@ const SETS: &[&str] = &["finalizers"];
 const ATOMIC: &[&str] = &["selector", "labelSelector", "nodeSelector", "secretKeyRef", "configMapKeyRef", "fieldRef"];
 
 /// Writes the markers into the schema of a built-in field.
-pub fn annotate(field: &str, schema: &mut Schema) {
+pub(crate) fn annotate(field: &str, schema: &mut Schema) {
     if ATOMIC.contains(&field) {
         schema.atomic = true;
     }
@@ -57,7 +57,7 @@ pub fn annotate(field: &str, schema: &mut Schema) {
 }
 
 /// How a list merges on apply.
-pub fn merging(field: &str, list: &Schema) -> ListType {
+pub(crate) fn merging(field: &str, list: &Schema) -> ListType {
     match (&list.list, list.items()) {
         (ListType::Builtin, _) if is_set(field) => ListType::Set,
         (ListType::Builtin, Some(items)) => keys_of(field, items, false)
@@ -68,13 +68,13 @@ pub fn merging(field: &str, list: &Schema) -> ListType {
 }
 
 /// The merge keys of a built-in list of objects, by its field name and its item type; `None`: the list is atomic.
-pub fn keys_of(field: &str, items: &Schema, strategic: bool) -> Option<&'static [&'static str]> {
+pub(crate) fn keys_of(field: &str, items: &Schema, strategic: bool) -> Option<&'static [&'static str]> {
     ROWS.iter()
         .find(|row| row.field == field && (row.strategic || !strategic) && items.field(row.item_has).is_some())
         .map(|row| row.keys)
 }
 
 /// Whether a list of plain values merges as a set.
-pub fn is_set(field: &str) -> bool {
+pub(crate) fn is_set(field: &str) -> bool {
     SETS.contains(&field)
 }

@@ -1,14 +1,14 @@
 //! The four kinds of patch, each a pure function from the object as it is to the object as it is to be.
-pub mod apply;
-pub mod fields;
-pub mod json;
-pub mod merge;
-pub mod merge_keys;
-pub mod strategic;
+pub(crate) mod apply;
+pub(crate) mod fields;
+pub(crate) mod json;
+pub(crate) mod merge;
+pub(crate) mod merge_keys;
+pub(crate) mod strategic;
 
 /// How a patch's body is meant, from its `Content-Type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `application/json-patch+json`, RFC 6902.
     Json,
     /// `application/merge-patch+json`, RFC 7386.
@@ -21,7 +21,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind a content type names.
-    pub fn of(content_type: &str) -> Option<Self> {
+    pub(crate) fn of(content_type: &str) -> Option<Self> {
         match content_type.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Some(Self::Json),
             "application/merge-patch+json" => Some(Self::Merge),

@@ -13,7 +13,7 @@ const DELETE_PRIMITIVE: &str = "$deleteFromPrimitiveList/";
 const RETAIN: &str = "$retainKeys";
 
 /// Merges the patch into the object.
-pub fn apply(object: &mut Value, patch: &Value, schema: &Schema) {
+pub(crate) fn apply(object: &mut Value, patch: &Value, schema: &Schema) {
     let Value::Object(patch) = patch else {
         object.clone_from(patch);
         return;

@@ -2,12 +2,12 @@
 use jiff::Timestamp;
 
 /// How long ago a moment was; `<unknown>` when it is none.
-pub fn of(time: &str, now: Timestamp) -> String {
+pub(crate) fn of(time: &str, now: Timestamp) -> String {
     time.parse::<Timestamp>().map_or_else(|_| "<unknown>".to_owned(), |time| human(now.as_second() - time.as_second()))
 }
 
 /// A duration in seconds.
-pub fn human(seconds: i64) -> String {
+pub(crate) fn human(seconds: i64) -> String {
     let two = |large: i64, word: &str, small: i64, small_word: &str| {
         if small == 0 { format!("{large}{word}") } else { format!("{large}{word}{small}{small_word}") }
     };

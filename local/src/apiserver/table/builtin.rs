@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Cell, Column, age, age_column, pods};
 
 /// The columns of a built-in kind, without the name.
-pub fn builtin_columns(group: &str, plural: &str) -> Vec<Column> {
+pub(crate) fn builtin_columns(group: &str, plural: &str) -> Vec<Column> {
     let text = |name: &str, cell: Cell| Column::builtin(name, "string", 0, cell);
     let wide = |name: &str, cell: Cell| Column::builtin(name, "string", 1, cell);
     let number = |name: &str, cell: Cell| Column::builtin(name, "integer", 0, cell);

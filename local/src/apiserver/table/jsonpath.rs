@@ -9,7 +9,7 @@ const MAX_STEPS: usize = 32;
 
 /// A parsed path.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct JsonPath {
+pub(crate) struct JsonPath {
     steps: Vec<Step>,
 }
 
@@ -23,7 +23,7 @@ enum Step {
 
 impl JsonPath {
     /// Parses a path; `None` when it is not of the subset.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim().trim_start_matches('{').trim_end_matches('}').trim_start_matches('$');
         let mut steps = Vec::new();
         let mut rest = text;
@@ -49,7 +49,7 @@ impl JsonPath {
     }
 
     /// All values the path leads to.
-    pub fn find<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
+    pub(crate) fn find<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
         let mut found = vec![value];
         for step in &self.steps {
             found = found.into_iter().flat_map(|value| step.from(value)).collect();
@@ -71,7 +71,7 @@ impl Step {
             Self::Field(name) => value.get(name).into_iter().collect(),
             Self::Index(index) => {
                 let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-                let at = if *index < 0 { list.len() as i64 + index } else { *index };
+                let at = if *index < 0 { i64::try_from(list.len()).unwrap_or(i64::MAX) + index } else { *index };
                 usize::try_from(at).ok().and_then(|at| list.get(at)).into_iter().collect()
             }
             Self::Every => all(),
@@ -109,12 +109,13 @@ fn closing(text: &str) -> Option<usize> {
     let (mut depth, mut quote) = (0_usize, None);
     for (at, c) in text.char_indices() {
         match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
+            (Some(open), c) => quote = (c != open).then_some(open),
             (None, '\'' | '"') => quote = Some(c),
             (None, '[') => depth += 1,
-            (None, ']') if depth == 0 => return Some(at),
-            (None, ']') => depth -= 1,
+            (None, ']') => match depth.checked_sub(1) {
+                Some(outer) => depth = outer,
+                None => return Some(at),
+            },
             _ => {}
         }
     }

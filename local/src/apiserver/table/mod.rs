@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 
 use super::convert::metadata_only;
 use super::registry::Resource;
-pub use builtin::builtin_columns;
+pub(crate) use builtin::builtin_columns;
 use jsonpath::JsonPath;
 
 /// One column after the name.
 #[derive(Debug, Clone)]
-pub struct Column {
+pub(crate) struct Column {
     name: String,
     kind: String,
     format: String,
@@ -38,7 +38,7 @@ enum Source {
 
 impl Column {
     /// A column of a CRD: heading, type, path, and the rest of its definition.
-    pub fn custom(name: &str, kind: &str, path: &str, definition: &Value) -> Self {
+    pub(crate) fn custom(name: &str, kind: &str, path: &str, definition: &Value) -> Self {
         Self {
             name: name.to_owned(),
             kind: kind.to_owned(),
@@ -91,7 +91,7 @@ fn custom_cell(kind: &str, value: &Value, now: Timestamp) -> Value {
 }
 
 /// `AGE`, by the creation of the object.
-pub fn age_column() -> Column {
+pub(crate) fn age_column() -> Column {
     Column::builtin("Age", "string", 0, |object, now| match object["metadata"]["creationTimestamp"].as_str() {
         Some(time) => age::of(time, now).into(),
         None => "<unknown>".into(),
@@ -99,11 +99,11 @@ pub fn age_column() -> Column {
 }
 
 /// Prints objects as a Table. `include` is `includeObject`: `None`, `Metadata` or `Object`.
-pub fn render(
+pub(crate) fn render(
     resource: &Resource,
     objects: impl Iterator<Item = Value>,
     include: &str,
-    version: Value,
+    version: &Value,
     columns: bool,
 ) -> Value {
     let now = Timestamp::now();

@@ -13,13 +13,13 @@ fn count(value: &Value) -> usize {
 }
 
 /// `1/2`.
-pub fn ready(pod: &Value, _: Timestamp) -> Value {
+pub(crate) fn ready(pod: &Value, _: Timestamp) -> Value {
     let ready = statuses(pod, "containerStatuses").filter(|status| status["ready"] == true).count();
     format!("{ready}/{}", count(&pod["spec"]["containers"])).into()
 }
 
 /// `3 (5m ago)`.
-pub fn restarts(pod: &Value, now: Timestamp) -> Value {
+pub(crate) fn restarts(pod: &Value, now: Timestamp) -> Value {
     let total: i64 =
         statuses(pod, "containerStatuses").map(|status| status["restartCount"].as_i64().unwrap_or(0)).sum();
     let last = statuses(pod, "containerStatuses")
@@ -32,7 +32,7 @@ pub fn restarts(pod: &Value, now: Timestamp) -> Value {
 }
 
 /// `Running`, `CrashLoopBackOff`, `Terminating`, …
-pub fn status(pod: &Value, _: Timestamp) -> Value {
+pub(crate) fn status(pod: &Value, _: Timestamp) -> Value {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut reason = text(&pod["status"]["phase"]);
     let own = text(&pod["status"]["reason"]);
@@ -76,11 +76,11 @@ pub fn status(pod: &Value, _: Timestamp) -> Value {
                 .into_iter()
                 .flatten()
                 .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
-            reason = if is_ready { "Running" } else { "NotReady" }.to_owned();
+            reason = String::from(if is_ready { "Running" } else { "NotReady" });
         }
     }
     if pod["metadata"]["deletionTimestamp"].is_string() {
-        reason = "Terminating".to_owned();
+        reason = String::from("Terminating");
     }
     reason.into()
 }
