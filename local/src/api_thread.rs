@@ -1,6 +1,6 @@
 //! The embedded API server on a thread of its own, with the control plane's admission rules inside it.
 
-use std::{fs, net::SocketAddr, sync::Arc, thread};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, thread};
 
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
@@ -42,6 +42,7 @@ impl ApiThread {
             admission: Arc::new(ControlPlane { settings }),
             pod_logs: data_dir.clone(),
         };
+        let folder = data_dir.clone();
         let (bound_sender, bound) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
         let serve = move || {
@@ -51,7 +52,7 @@ impl ApiThread {
             };
             runtime.block_on(async {
                 match ApiServer::bind(config).await {
-                    Err(error) => drop(bound_sender.send(Err(anyhow::Error::from(error)))),
+                    Err(error) => drop(bound_sender.send(Err(explain(&error, &folder)))),
                     Ok(server) => {
                         let _ = bound_sender.send(Ok(server.local_addr()));
                         let _ = ended_sender.send(server.run(stop).await.map_err(Into::into));
@@ -77,5 +78,16 @@ impl ApiThread {
         let result = self.ended.await.map_err(|_| anyhow!("the API server broke")).and_then(|r| r);
         self.thread.join().map_err(|_| anyhow!("the API server broke"))?;
         result.context("the API server failed")
+    }
+}
+
+/// Says which flag would help.
+fn explain(error: &apiserver::Error, data_dir: &Path) -> anyhow::Error {
+    match error {
+        apiserver::Error::Listen { address, source } => {
+            anyhow!("--api {address}: {source}; choose another address, or port 0 for a free one")
+        }
+        apiserver::Error::Data(error) => anyhow!("--data-dir {}: {error}", data_dir.display()),
+        other => anyhow!("{other}"),
     }
 }

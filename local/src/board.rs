@@ -171,15 +171,17 @@ fn key(object: &impl ResourceExt) -> String {
 
 impl ServiceRow {
     fn of(service: &Service) -> Self {
-        let status = service.status.clone().unwrap_or_default();
-        let ready = conditions::get(&status.conditions, conditions::READY).cloned();
+        let status = service.status.as_ref().cloned().unwrap_or_default();
+        let ready = conditions::get(&status.conditions, conditions::READY);
+        // A Route without a ready revision is the consequence; what is wrong with the revision is the cause.
+        let cause = conditions::get(&status.conditions, "ConfigurationsReady").filter(|c| c.is_false()).or(ready);
         // A status that speaks of an older spec says nothing about this one.
         let current = status.observed_generation == service.metadata.generation;
         Self {
             url: status.url.unwrap_or_default(),
-            ready: ready.as_ref().filter(|_| current).map_or_else(|| "Unknown".to_owned(), |c| c.status.clone()),
-            reason: ready.as_ref().and_then(|c| c.reason.clone()).unwrap_or_default(),
-            message: ready.and_then(|c| c.message).unwrap_or_default(),
+            ready: ready.filter(|_| current).map_or_else(|| "Unknown".to_owned(), |c| c.status.clone()),
+            reason: cause.and_then(|c| c.reason.clone()).unwrap_or_default(),
+            message: cause.and_then(|c| c.message.clone()).unwrap_or_default(),
             revision: status.latest_ready_revision_name.unwrap_or_default(),
         }
     }

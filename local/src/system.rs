@@ -30,7 +30,8 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 fn config_maps() -> [(&'static str, settings::Data); 10] {
     let with = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     [
-        ("config-autoscaler", with(&[])),
+        // Upstream waits for gateways all over a cluster to learn that a revision sleeps; here there is one, and it knows.
+        ("config-autoscaler", with(&[("scale-to-zero-grace-period", "1s")])),
         ("config-defaults", with(&[])),
         ("config-deployment", with(&[("queue-sidecar-image", QUEUE_IMAGE)])),
         ("config-domain", with(&[("example.com", "")])),

@@ -9,12 +9,8 @@ use support::{Up, command, folder, hello, processes_with};
 use tokio::time::{Instant, sleep};
 
 /// Sleep as soon as upstream's limits allow.
-const SLEEPY: &[&str] = &[
-    "--set",
-    "config-autoscaler.stable-window=6s",
-    "--set",
-    "config-autoscaler.scale-to-zero-grace-period=1s",
-];
+const SLEEPY: &[&str] =
+    &["--set", "config-autoscaler.stable-window=6s", "--set", "config-autoscaler.scale-to-zero-grace-period=1s"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_goes_from_zero_to_one_to_many_to_zero_and_wakes_again() {
@@ -93,9 +89,7 @@ async fn traffic_splits_by_percent_by_tag_and_rolls_back() {
     }
     let status = up.field("ksvc/web", "{.status.traffic[?(@.tag=='old')].url}").await;
     assert_eq!(status, "http://old-web.default.example.com");
-    let refused = up
-        .try_kubectl(&["patch", "ksvc", "web", "--type=merge", "-p", &traffic(60, 60)])
-        .await;
+    let refused = up.try_kubectl(&["patch", "ksvc", "web", "--type=merge", "-p", &traffic(60, 60)]).await;
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && message.contains("sum"), "{message}");
     up.stop().await;
@@ -168,16 +162,17 @@ async fn mistakes_are_shown_where_the_user_looks() {
     for (name, image, wanted) in [
         ("unmapped", "ko.local/unmapped", "--image"),
         ("missing", "ko.local/missing", "/no/such/program"),
-        ("crash", "ko.local/crash", "exit"),
+        ("crash", "ko.local/crash", "no-such-flag"),
     ] {
         up.apply(&service(name, image)).await;
         let until = Instant::now() + support::PATIENCE;
         loop {
-            let ready = up.field(&format!("ksvc/{name}"), "{.status.conditions[?(@.type=='Ready')]}").await;
-            if ready.contains(r#""status":"False""#) && ready.to_lowercase().contains(wanted) {
+            let path = "{.status.conditions[?(@.status=='False')]}";
+            let conditions = up.field(&format!("ksvc/{name}"), path).await;
+            if conditions.contains(r#""type":"Ready""#) && conditions.to_lowercase().contains(wanted) {
                 break;
             }
-            assert!(Instant::now() < until, "{name}: {ready}\n{}", up.log());
+            assert!(Instant::now() < until, "{name}: {conditions}\n{}", up.log());
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -198,7 +193,8 @@ async fn up_refuses_to_start_wrong_and_says_why() {
     let broken = folder.path().join("broken");
     fs::create_dir_all(&broken).unwrap();
     let running = Up::start(&data, &[]).await;
-    let store = fs::read_dir(&data).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "redb"));
+    let store =
+        fs::read_dir(&data).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "redb"));
     let store = store.expect("the objects are in a redb file").file_name().unwrap().to_owned();
     fs::write(broken.join(store), "this is no database").unwrap();
     let fresh = folder.path().join("fresh");
@@ -231,5 +227,9 @@ async fn up_refuses_to_start_wrong_and_says_why() {
         assert!(!output.status.success() && message.contains(flag) && message.contains(&taken), "{flag}: {message}");
     }
     running.stop().await;
-    assert_eq!(fs::read_to_string(fs::read_dir(&broken).unwrap().flatten().next().unwrap().path()).unwrap(), "this is no database", "nothing of a broken data dir is lost");
+    assert_eq!(
+        fs::read_to_string(fs::read_dir(&broken).unwrap().flatten().next().unwrap().path()).unwrap(),
+        "this is no database",
+        "nothing of a broken data dir is lost"
+    );
 }

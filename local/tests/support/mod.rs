@@ -139,7 +139,14 @@ impl Up {
     /// Pods of a revision or service, by label, that are not on their way out.
     pub async fn pods(&self, selector: &str) -> usize {
         let names = self
-            .kubectl(&["get", "pods", "-l", selector, "-o", "jsonpath={range .items[*]}{.metadata.name}:{.metadata.deletionTimestamp}{\"\\n\"}{end}"])
+            .kubectl(&[
+                "get",
+                "pods",
+                "-l",
+                selector,
+                "-o",
+                "jsonpath={range .items[*]}{.metadata.name}:{.metadata.deletionTimestamp}{\"\\n\"}{end}",
+            ])
             .await;
         names.lines().filter(|l| l.ends_with(':')).count()
     }
