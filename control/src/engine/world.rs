@@ -213,6 +213,21 @@ pub fn revision_index(namespace: &str, revision: &str) -> String {
     format!("{namespace}/{revision}")
 }
 
+/// Whether a pod has something to say: it finds no node, a container ended, or waits for more than its turn.
+fn in_trouble(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let unscheduled = status.conditions.iter().flatten().any(|c| c.type_ == "PodScheduled" && c.status == "False");
+    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    unscheduled
+        || containers.into_iter().any(|container| {
+            let states = [&container.state, &container.last_state];
+            states.into_iter().flatten().any(|state| {
+                let waiting = state.waiting.as_ref().and_then(|w| w.reason.as_deref()).unwrap_or_default();
+                state.terminated.is_some() || !["", "ContainerCreating", "PodInitializing"].contains(&waiting)
+            })
+        })
+}
+
 /// A kind that the world knows.
 pub trait Known:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -289,8 +304,11 @@ known!(Deployment, deployments, |world, _change, object| {
         }
     }
 } const SELECTOR: Option<&'static str> = Some(labels::serving::REVISION););
-known!(Pod, pods, |world, _change, object| {
-    if let Some(revision) = object.labels().get(labels::serving::REVISION) {
+known!(Pod, pods, |world, change, object| {
+    // A pod that comes up well is told by its Deployment; here only trouble counts. Every other event would put work
+    // beside the start of a pod that somebody waits for.
+    let troubled = [&change.old, &change.new].into_iter().flatten().any(|pod| in_trouble(pod));
+    if let Some(revision) = object.labels().get(labels::serving::REVISION).filter(|_| troubled) {
         world.wake_name(Kind::Revision, &object.namespace().unwrap_or_default(), revision);
     }
 }
@@ -315,3 +333,70 @@ known!(Endpoints, endpoints, |world, _change, object| {
         world.wake_name(Kind::ServerlessService, &namespace, revision);
     }
 });
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(version: u32, state: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": "p", "namespace": "ns", "uid": "1", "resourceVersion": version.to_string(),
+                "labels": {"serving.knative.dev/revision": "rev"},
+            },
+            "status": {"containerStatuses": [
+                {"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state}
+            ]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pod_wakes_its_revision_only_with_trouble() {
+        let world = World::new("knative-serving");
+        let steps = [
+            (json!({"waiting": {"reason": "ContainerCreating"}}), false),
+            (json!({"running": {}}), false),
+            (json!({"terminated": {"exitCode": 1}}), true),
+            (json!({"running": {}}), true),
+            (json!({"waiting": {"reason": "ErrImagePull"}}), true),
+        ];
+        for (version, (state, wakes)) in (1..).zip(steps) {
+            world.observe(pod(version, &state));
+            let key = world.work.try_next();
+            assert_eq!(key.as_ref().map(|k| k.kind), wakes.then_some(Kind::Revision), "{state}");
+            if let Some(key) = key {
+                world.work.done(key, crate::engine::queue::Outcome::Settled);
+            }
+        }
+    }
+
+    #[test]
+    fn the_activators_coming_wakes_every_serverless_service() {
+        let world = World::new("knative-serving");
+        for name in ["a", "b"] {
+            world.observe(
+                serde_json::from_value::<ServerlessService>(json!({
+                    "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "ServerlessService",
+                    "metadata": {"name": name, "namespace": "ns", "uid": name, "resourceVersion": "1"},
+                    "spec": {"objectRef": {}, "protocolType": "http1"},
+                }))
+                .unwrap(),
+            );
+        }
+        while let Some(key) = world.work.try_next() {
+            world.work.done(key, crate::engine::queue::Outcome::Settled);
+        }
+        world.observe(
+            serde_json::from_value::<Endpoints>(json!({
+                "metadata": {
+                    "name": ACTIVATOR_SERVICE, "namespace": "knative-serving", "uid": "e", "resourceVersion": "2"
+                },
+            }))
+            .unwrap(),
+        );
+        assert_eq!(world.work.depth(), 2);
+    }
+}
