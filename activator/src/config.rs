@@ -206,10 +206,10 @@ mod tests {
     #[test]
     fn what_is_missing_or_wrong_is_named() {
         assert_eq!(
-            from(&[("POD_IP", "1")]).unwrap_err().to_string(),
+            from(&[("POD_IP", "1")]).err().unwrap().to_string(),
             "required environment variable POD_NAME is missing"
         );
-        let error = from(&[("POD_NAME", "a"), ("POD_IP", "1"), ("PROBE_TIMEOUT", "soon")]).unwrap_err().to_string();
+        let error = from(&[("POD_NAME", "a"), ("POD_IP", "1"), ("PROBE_TIMEOUT", "soon")]).err().unwrap().to_string();
         assert!(error.contains("PROBE_TIMEOUT"), "{error}");
     }
 

@@ -22,6 +22,8 @@ pub enum Change<K> {
 
 /// Something that may change where requests go.
 #[derive(Debug)]
+// Events pass through a channel once and are few; boxing the objects would only add an allocation to each.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// Ingress objects.
     Ingress(Change<Ingress>),

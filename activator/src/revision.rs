@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn settings(containers: serde_json::Value, more: serde_json::Value) -> Settings {
+    fn settings(containers: &serde_json::Value, more: &serde_json::Value) -> Settings {
         let mut spec = json!({ "containers": containers });
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let object = json!({
@@ -215,8 +215,8 @@ mod tests {
     #[test]
     fn settings_follow_the_object() {
         let read = settings(
-            json!([{ "image": "i", "ports": [{ "containerPort": 80, "name": "h2c" }] }]),
-            json!({ "containerConcurrency": 5, "timeoutSeconds": 10, "idleTimeoutSeconds": 0,
+            &json!([{ "image": "i", "ports": [{ "containerPort": 80, "name": "h2c" }] }]),
+            &json!({ "containerConcurrency": 5, "timeoutSeconds": 10, "idleTimeoutSeconds": 0,
                     "responseStartTimeoutSeconds": 3 }),
         );
         assert_eq!(read.container_concurrency, 5);
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn only_the_kubelet_knows_exec_and_startup_probes() {
         let exec = json!({ "exec": { "command": ["true"] } });
-        let trust = |containers| settings(containers, json!({})).trust_early_probe;
+        let trust = |containers: serde_json::Value| settings(&containers, &json!({})).trust_early_probe;
         assert!(!trust(json!([{ "image": "i", "readinessProbe": exec }])));
         assert!(!trust(json!([{ "image": "i", "startupProbe": exec }])));
         assert!(!trust(

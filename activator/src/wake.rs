@@ -86,6 +86,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    use Phase::{FirstByte, Queued, Ready};
+
     #[test]
     fn each_phase_is_marked_once_per_wake_up() {
         let marks = Arc::new(Mutex::new(Vec::new()));
@@ -108,7 +110,6 @@ mod tests {
         wake.queued(&key, &observer, at(20));
         wake.abandoned();
         wake.ready(&key, &observer, at(21));
-        use Phase::{FirstByte, Queued, Ready};
         assert_eq!(*marks.lock().unwrap(), [Queued, Ready, FirstByte, Queued, Ready, FirstByte, Queued]);
     }
 }

@@ -146,7 +146,7 @@ impl World {
             tracing::warn!("{skipped}");
         }
         tracing::debug!(hosts = table.len(), "routing table replaced");
-        self.shared.metrics.hosts.set(table.len() as i64);
+        self.shared.metrics.hosts.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
         self.shared.table.store(Arc::new(table));
     }
 
@@ -160,14 +160,18 @@ impl World {
                     .filter(|(key, tracked)| tracked.revision.is_some() && !names.contains(*key))
                     .map(|(key, _)| key.clone())
                     .collect();
-                gone.iter().for_each(|key| self.revision_gone(key));
-                all.iter().for_each(|object| self.revision_applied(object));
+                for key in &gone {
+                    self.revision_gone(key);
+                }
+                for object in &all {
+                    self.revision_applied(object);
+                }
                 self.mark_synced(|synced| synced.revisions = true);
             }
             Change::Applied(object) => self.revision_applied(&object),
             Change::Deleted(object) => self.revision_gone(&key_of(&object)),
         }
-        self.shared.metrics.revisions.set(self.shared.revisions.len() as i64);
+        self.shared.metrics.revisions.set(i64::try_from(self.shared.revisions.len()).unwrap_or(i64::MAX));
     }
 
     fn revision_applied(&mut self, object: &RevisionObject) {
@@ -215,8 +219,12 @@ impl World {
                 let named: HashSet<RevisionKey> =
                     all.iter().filter_map(parse::owner).filter(|(_, private)| *private).map(|(key, _)| key).collect();
                 let gone: Vec<RevisionKey> = self.tracked.keys().filter(|key| !named.contains(*key)).cloned().collect();
-                gone.iter().for_each(|key| self.pods_gone(key));
-                all.iter().for_each(|object| self.endpoints_applied(object));
+                for key in &gone {
+                    self.pods_gone(key);
+                }
+                for object in &all {
+                    self.endpoints_applied(object);
+                }
                 self.mark_synced(|synced| synced.endpoints = true);
             }
             Change::Applied(object) => self.endpoints_applied(&object),

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn endpoints(subsets: serde_json::Value) -> Endpoints {
+    fn endpoints(subsets: &serde_json::Value) -> Endpoints {
         serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Endpoints",
             "metadata": { "name": "r-private", "namespace": "n", "labels": {
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn t53_only_subsets_with_the_wanted_port_count() {
-        let object = endpoints(json!([
+        let object = endpoints(&json!([
             { "addresses": [{ "ip": "10.0.0.1" }, { "ip": "2001:db8::1" }], "notReadyAddresses": [{ "ip": "10.0.0.2" }],
               "ports": [{ "name": "http", "port": 8012 }, { "name": "other", "port": 1 }] },
             { "addresses": [{ "ip": "10.0.0.3" }], "ports": [{ "name": "http2", "port": 8013 }] },
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn t18_own_place_comes_from_the_public_endpoints() {
-        let object = endpoints(json!([
+        let object = endpoints(&json!([
             { "addresses": [{ "ip": "130.0.0.2" }, { "ip": "130.0.0.1" }], "ports": [{ "name": "http2", "port": 8013 }] },
         ]));
         assert_eq!(share(&object, Protocol::H2c, "130.0.0.2"), Some(Share { index: Some(1), activators: 2 }));

@@ -1,1 +1,110 @@
+use std::time::Duration;
 
+use proxy::deadline::Limits;
+
+use super::*;
+use crate::revision::{Protocol, Settings};
+
+fn revision(name: &str) -> Arc<Revision> {
+    let settings = Settings {
+        container_concurrency: 0,
+        protocol: Protocol::Http1,
+        limits: Limits::default(),
+        trust_early_probe: true,
+        service: String::new(),
+        configuration: String::new(),
+    };
+    Arc::new(Revision::new(RevisionKey::new("ns", name), settings, 10))
+}
+
+struct Desk {
+    reporter: Arc<Reporter>,
+    frames: mpsc::UnboundedReceiver<Bytes>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let (reporter, frames) = Reporter::new("act-1");
+        Self { reporter, frames }
+    }
+
+    fn connected() -> Self {
+        let desk = Self::new();
+        desk.reporter.connected_now(Instant::now(), true);
+        desk
+    }
+
+    /// (revision, concurrency, count) of everything sent so far.
+    fn sent(&mut self) -> Vec<(String, f64, f64)> {
+        let mut sent = Vec::new();
+        while let Ok(frame) = self.frames.try_recv() {
+            for message in WireStatMessages::decode(frame).unwrap().messages {
+                let stat = message.stat.unwrap();
+                assert_eq!(stat.pod_name, "act-1");
+                sent.push((message.name, stat.average_concurrent_requests, stat.request_count));
+            }
+        }
+        sent
+    }
+}
+
+fn said(name: &str, concurrency: f64, count: f64) -> (String, f64, f64) {
+    (name.to_owned(), concurrency, count)
+}
+
+#[test]
+fn t54_the_first_request_of_each_revision_is_told_at_once() {
+    let mut desk = Desk::connected();
+    let (a, b) = (revision("a"), revision("b"));
+    let _one = desk.reporter.arrive(&a, Instant::now());
+    let _two = desk.reporter.arrive(&b, Instant::now());
+    let _three = desk.reporter.arrive(&a, Instant::now());
+    assert_eq!(desk.sent(), [said("a", 1.0, 1.0), said("b", 1.0, 1.0)]);
+}
+
+#[test]
+fn t57_an_idle_revision_is_told_zero_once_more_and_then_forgotten() {
+    let mut desk = Desk::connected();
+    let a = revision("a");
+    drop(desk.reporter.arrive(&a, Instant::now()));
+    assert_eq!(desk.sent(), [said("a", 1.0, 1.0)]);
+    let now = Instant::now();
+    for (seconds, expected) in [(1, vec![said("a", 0.0, 0.0)]), (2, vec![said("a", 0.0, 0.0)]), (3, vec![])] {
+        desk.reporter.tick(now + Duration::from_secs(seconds));
+        assert_eq!(desk.sent(), expected, "second {seconds}");
+    }
+    let _again = desk.reporter.arrive(&a, now + Duration::from_secs(4));
+    assert_eq!(desk.sent(), [said("a", 1.0, 1.0)]);
+}
+
+#[test]
+fn t60_a_request_in_flight_keeps_its_revision_reported() {
+    let mut desk = Desk::connected();
+    let a = revision("a");
+    let now = Instant::now();
+    let held = desk.reporter.arrive(&a, now);
+    desk.sent();
+    for second in 1..5 {
+        desk.reporter.tick(now + Duration::from_secs(second));
+        let concurrency = if second == 1 { 0.0 } else { 1.0 };
+        assert_eq!(desk.sent(), [said("a", concurrency, 0.0)], "second {second}");
+    }
+    drop(held);
+}
+
+#[test]
+fn a_restarted_autoscaler_is_told_who_waits() {
+    let mut desk = Desk::new();
+    let (a, b) = (revision("a"), revision("b"));
+    let now = Instant::now();
+    let _one = desk.reporter.arrive(&a, now);
+    let _two = desk.reporter.arrive(&a, now);
+    drop(desk.reporter.arrive(&b, now));
+    desk.reporter.tick(now + Duration::from_secs(1));
+    assert_eq!(desk.sent(), []);
+    desk.reporter.connected_now(now + Duration::from_secs(1), true);
+    assert_eq!(desk.sent(), [said("a", 2.0, 2.0)], "b's requests are over");
+    desk.reporter.disconnected();
+    desk.reporter.connected_now(now + Duration::from_secs(1), false);
+    assert_eq!(desk.sent(), [said("a", 2.0, 0.0)], "what was told is not counted again");
+}

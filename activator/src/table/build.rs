@@ -1,6 +1,6 @@
 //! Ingress objects → [`Table`]. Pure; whatever makes no sense in an object is left out and named.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
@@ -65,7 +65,7 @@ fn add(table: &mut Table, ingress: &Ingress, skipped: &mut Vec<Skipped>) {
     let name = format!("{}/{}", ingress.namespace().unwrap_or_default(), ingress.name_any());
     let hash = HeaderValue::try_from(ingress_hash(ingress)).unwrap_or(HeaderValue::from_static("unknown"));
     // Hosts this object has added: it may name one in several rules, of which the first counts.
-    let mut added: HashMap<String, ()> = HashMap::new();
+    let mut added: HashSet<String> = HashSet::new();
     for rule in &ingress.spec.rules {
         let visibility = match rule.visibility.as_deref() {
             Some(VISIBILITY_CLUSTER_LOCAL) => Visibility::ClusterLocal,
@@ -83,13 +83,13 @@ fn add(table: &mut Table, ingress: &Ingress, skipped: &mut Vec<Skipped>) {
                 None => (&mut table.exact, host.as_str()),
             };
             if map.contains_key(key) {
-                if !added.contains_key(&host) {
+                if !added.contains(&host) {
                     skipped.push(Skipped::HostTaken { ingress: name.clone(), host });
                 }
                 continue;
             }
             map.insert(key.into(), Arc::clone(&route));
-            added.insert(host, ());
+            added.insert(host);
         }
     }
 }
@@ -160,11 +160,11 @@ fn headers(
 ) -> Vec<(HeaderName, HeaderValue)> {
     let mut parsed = Vec::with_capacity(pairs.len());
     for (name, value) in pairs {
-        match (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
-            (Ok(name), Ok(value)) => parsed.push((name, value)),
-            _ => {
-                skipped.push(Skipped::Header { ingress: ingress.to_owned(), name: name.clone(), value: value.clone() })
-            }
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
+            parsed.push((name, value));
+        } else {
+            let ingress = ingress.to_owned();
+            skipped.push(Skipped::Header { ingress, name: name.clone(), value: value.clone() });
         }
     }
     parsed

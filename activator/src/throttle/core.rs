@@ -114,16 +114,13 @@ impl<W> Core<W> {
 
     /// A waiter looks whether it is its turn.
     pub fn poll(&mut self, ticket: Ticket, waker: impl FnOnce() -> W) -> Turn {
-        match self.queue.take_granted(ticket) {
-            Some(pod) => match self.pods.get(pod).and_then(Option::as_ref) {
-                Some(record) => Turn::Admitted(Slot { pod, target: Arc::clone(&record.target) }),
-                None => Turn::Waiting, // A granted slot pins its pod's record; not reached.
-            },
-            None => {
-                self.queue.set_waker(ticket, waker());
-                Turn::Waiting
-            }
+        let granted = self.queue.take_granted(ticket);
+        // A granted slot pins its pod's record, so one is found whenever there is a grant.
+        if let Some((pod, record)) = granted.and_then(|pod| Some((pod, self.pods.get(pod)?.as_ref()?))) {
+            return Turn::Admitted(Slot { pod, target: Arc::clone(&record.target) });
         }
+        self.queue.set_waker(ticket, waker());
+        Turn::Waiting
     }
 
     /// A waiter leaves. If it had been granted a slot, the next in line gets it.
@@ -289,9 +286,8 @@ impl<W> Core<W> {
                 self.free.insert(rank);
                 self.grant(wake);
             }
-            Some(_) => {}
             None if pod.in_flight == 0 => self.forget_if_unneeded(index),
-            None => {}
+            Some(_) | None => {}
         }
     }
 

@@ -90,6 +90,11 @@ impl Throttle {
         self.lock().in_flight()
     }
 
+    /// Pods that get new requests.
+    pub fn pods(&self) -> usize {
+        self.lock().candidates().count()
+    }
+
     /// Whether no pod can serve.
     pub fn is_asleep(&self) -> bool {
         self.lock().is_asleep()

@@ -110,7 +110,9 @@ mod tests {
     fn free(len: usize, ranks: &[usize]) -> FreeSet {
         let mut set = FreeSet::default();
         set.reset(len);
-        ranks.iter().for_each(|rank| set.insert(*rank));
+        for rank in ranks {
+            set.insert(*rank);
+        }
         set
     }
 

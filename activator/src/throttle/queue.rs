@@ -118,8 +118,11 @@ impl<W, G> Queue<W, G> {
         self.vacate(ticket.entry)
     }
 
+    /// The live entry of a ticket: one that was used up finds nothing.
     fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<W, G>> {
-        self.entries.get_mut(ticket.entry as usize).filter(|entry| entry.generation == ticket.generation)
+        self.entries
+            .get_mut(ticket.entry as usize)
+            .filter(|entry| entry.generation == ticket.generation && !matches!(entry.state, State::Vacant))
     }
 
     fn occupy(&mut self) -> Ticket {
