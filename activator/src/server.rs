@@ -20,7 +20,7 @@ use proxy::drain::Drain;
 use proxy::{Body, Pool, PoolConfig, ServerConfig};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Routing};
@@ -265,6 +265,7 @@ impl DataThread {
                     () = drain.started() => {}
                 }
             }
+            tokio::task::spawn_local(forget_gone(pool.clone(), shared.gone.subscribe()));
             let door = Rc::new(Door {
                 shared,
                 pool,
@@ -283,6 +284,17 @@ impl DataThread {
             }
             Ok(())
         })?
+    }
+}
+
+/// Closes idle connections to pods that are gone, and forgets their addresses.
+async fn forget_gone(pool: Pool, mut gone: broadcast::Receiver<SocketAddr>) {
+    loop {
+        match gone.recv().await {
+            Ok(address) => pool.forget(address),
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
     }
 }
 

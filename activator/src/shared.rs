@@ -1,16 +1,21 @@
 //! What all threads of the activator look at: snapshots, atomics, and one mutex per revision.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::timeline::Observer;
 use arc_swap::ArcSwap;
+use tokio::sync::broadcast;
 
 use crate::feed::Feed;
 use crate::metrics::Metrics;
 use crate::report::Reporter;
 use crate::revision::Revisions;
 use crate::table::Table;
+
+/// Addresses kept for a thread that is slow to hear of them; what it misses costs it a map entry, no more.
+const GONE_KEPT: usize = 4096;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub struct Shared {
     pub observer: Observer,
     /// The way to the world.
     pub feed: Feed,
+    /// Pods that are gone, for threads that keep connections to them.
+    pub gone: broadcast::Sender<SocketAddr>,
     stopping: AtomicBool,
 }
 
@@ -40,6 +47,7 @@ impl Shared {
             metrics,
             observer,
             feed,
+            gone: broadcast::channel(GONE_KEPT).0,
             stopping: AtomicBool::new(false),
         }
     }

@@ -290,6 +290,10 @@ impl World {
     fn change_pods(&mut self, key: &RevisionKey, change: impl FnOnce(&mut Pods) -> Orders) {
         let Some(tracked) = self.tracked.get_mut(key) else { return };
         let orders = change(&mut tracked.pods);
+        for address in &orders.gone {
+            // Nobody listens before the data threads run.
+            let _ = self.shared.gone.send(*address);
+        }
         for address in &orders.stop {
             if let Some(task) = tracked.probes.remove(address) {
                 task.abort();

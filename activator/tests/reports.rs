@@ -1,4 +1,5 @@
 //! What an autoscaler hears, over a real websocket, also when it was away.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say where")]
 
 mod support;
 

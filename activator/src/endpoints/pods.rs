@@ -41,6 +41,8 @@ pub struct Orders {
     pub stop: Vec<SocketAddr>,
     /// The set of usable pods is another one.
     pub changed: bool,
+    /// These are no longer pods of this revision.
+    pub gone: Vec<SocketAddr>,
 }
 
 /// The pods of one revision.
@@ -64,6 +66,7 @@ impl Pods {
         self.pods.retain(|address, pod| {
             let stays = now.contains_key(address);
             if !stays {
+                orders.gone.push(*address);
                 match pod.state {
                     State::Usable => orders.changed = true,
                     State::Probing => orders.stop.push(*address),
@@ -189,11 +192,11 @@ mod tests {
     fn t45_disabled_takes_kubernetes_word() {
         let mut pods = Pods::new(Trust { early_probe: true, kubernetes: true });
         let orders = pods.update(&seen(&[1], &[2]));
-        assert_eq!(orders, Orders { probe: vec![address(2)], stop: vec![], changed: true });
+        assert_eq!(orders, Orders { probe: vec![address(2)], changed: true, ..Orders::default() });
         assert_eq!(usable(&pods), [address(1)]);
         // The pod being probed turns ready: the probe is not needed any more.
         let orders = pods.update(&seen(&[1, 2], &[]));
-        assert_eq!(orders, Orders { probe: vec![], stop: vec![address(2)], changed: true });
+        assert_eq!(orders, Orders { stop: vec![address(2)], changed: true, ..Orders::default() });
     }
 
     #[test]
@@ -203,7 +206,10 @@ mod tests {
         pods.probed(address(1));
         assert_eq!(pods.update(&seen(&[1], &[2])), Orders::default());
         let orders = pods.update(&seen(&[], &[]));
-        assert_eq!(orders, Orders { probe: vec![], stop: vec![address(2)], changed: true });
+        assert_eq!(
+            orders,
+            Orders { stop: vec![address(2)], changed: true, gone: vec![address(1), address(2)], ..Orders::default() }
+        );
         assert!(usable(&pods).is_empty());
         assert_eq!(pods.probed(address(1)), Orders::default(), "a late answer of a pod that is gone");
     }
@@ -224,7 +230,7 @@ mod tests {
         pods.update(&seen(&[1], &[]));
         pods.probed(address(1));
         let orders = pods.update(&seen(&[], &[1]));
-        assert_eq!(orders, Orders { probe: vec![address(1)], stop: vec![], changed: true });
+        assert_eq!(orders, Orders { probe: vec![address(1)], changed: true, ..Orders::default() });
         assert!(usable(&pods).is_empty());
     }
 

@@ -349,7 +349,7 @@ async fn answer(
         return Ok(Response::new(PodBody::new(body)));
     }
     let path = request.uri().path().to_owned();
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     if path == "/held" {
         does.gate.as_ref().unwrap().acquire().await.unwrap().forget();
     } else {
