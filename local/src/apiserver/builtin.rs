@@ -160,6 +160,11 @@ const ROWS: &[Row] = &[
 /// The schemas of a group-version's kinds and all they refer to, with descriptions: what OpenAPI shows.
 pub(crate) fn definitions(group: &str, version: &str) -> serde_json::Map<String, Value> {
     let mut generator = generator();
+    define(&mut generator, group, version);
+    generator.take_definitions(true)
+}
+
+fn define(generator: &mut SchemaGenerator, group: &str, version: &str) {
     match (group, version) {
         ("", "v1") => {
             generator.subschema_for::<core::v1::ConfigMap>();
@@ -199,24 +204,21 @@ pub(crate) fn definitions(group: &str, version: &str) -> serde_json::Map<String,
             generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>();
         }
     }
-    generator.take_definitions(true)
 }
 
 fn generator() -> SchemaGenerator {
     SchemaSettings::openapi3().into_generator()
 }
 
-/// All built-in types by name, compact. Made once, a group at a time so that little is alive at once.
+/// All built-in types by name, compact. Made once, all together, so that each type is there once.
 pub(crate) fn schemas() -> &'static HashMap<String, Schema> {
     static SCHEMAS: OnceLock<HashMap<String, Schema>> = OnceLock::new();
     SCHEMAS.get_or_init(|| {
-        let mut all = HashMap::new();
-        let mut versions: Vec<(&str, &str)> = ROWS.iter().map(|row| (row.group, row.version)).collect();
-        versions.dedup();
-        for (group, version) in versions {
-            all.extend(Schema::of_definitions(&definitions(group, version)));
+        let mut generator = generator();
+        for row in ROWS {
+            define(&mut generator, row.group, row.version);
         }
-        all
+        Schema::of_definitions(&generator.take_definitions(true))
     })
 }
 
