@@ -23,7 +23,7 @@ use crate::{
     settings::Settings,
 };
 
-/// How long a status that only became more detailed (Ready is still Unknown) may wait for the next change. Most
+/// How long a status that only became more detailed (Ready says the same) may wait for the next change. Most
 /// objects pass through several such states within milliseconds; writing each one doubles the load on the API.
 const DETAIL_DELAY: Duration = Duration::from_millis(100);
 
@@ -135,8 +135,36 @@ impl Context {
     }
 }
 
-/// Ready is Unknown (or nothing) before and after.
+/// Ready says the same before and after: Unknown (or nothing yet), or a settled word on the same generation.
 fn is_detail<S: Status>(old: &S, new: &S) -> bool {
-    let unknown = |s: &S| conditions::get(s.conditions(), READY).is_none_or(conditions::Condition::is_unknown);
-    unknown(old) && unknown(new)
+    let ready = |s: &S| conditions::get(s.conditions(), READY).map_or("Unknown", |c| c.status.as_str()).to_owned();
+    let (before, after) = (ready(old), ready(new));
+    before == after && (after == "Unknown" || old.generation() == new.generation())
+}
+
+#[cfg(test)]
+mod tests {
+    use api::serving::RevisionStatus;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_ready_does_not_show_may_wait() {
+        let status = |ready: Option<&str>, generation: i64| -> RevisionStatus {
+            let conditions: Vec<_> = ready.map(|r| json!({"type": "Ready", "status": r})).into_iter().collect();
+            serde_json::from_value(json!({"observedGeneration": generation, "conditions": conditions})).unwrap()
+        };
+        let cases = [
+            (status(None, 0), status(Some("Unknown"), 1), true),
+            (status(Some("Unknown"), 1), status(Some("Unknown"), 2), true),
+            (status(Some("Unknown"), 1), status(Some("True"), 1), false),
+            (status(Some("True"), 1), status(Some("False"), 1), false),
+            (status(Some("True"), 1), status(Some("True"), 1), true),
+            (status(Some("True"), 1), status(Some("True"), 2), false),
+        ];
+        for (old, new, want) in cases {
+            assert_eq!(is_detail(&old, &new), want, "{old:?} {new:?}");
+        }
+    }
 }

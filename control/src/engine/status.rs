@@ -19,6 +19,8 @@ pub trait Status {
     /// The conditions, to change.
     fn conditions_mut(&mut self) -> &mut Vec<Condition>;
     /// Generation that the status speaks of.
+    fn generation(&self) -> Option<i64>;
+    /// The same, to change.
     fn observed_generation(&mut self) -> &mut Option<i64>;
 }
 
@@ -30,6 +32,9 @@ macro_rules! status {
             }
             fn conditions_mut(&mut self) -> &mut Vec<Condition> {
                 &mut self.conditions
+            }
+            fn generation(&self) -> Option<i64> {
+                self.observed_generation
             }
             fn observed_generation(&mut self) -> &mut Option<i64> {
                 &mut self.observed_generation
