@@ -11,24 +11,25 @@ use crate::{
     serving::{Configuration, Revision, Route, Service},
 };
 
-/// All of them, in the order in which a reader meets the kinds.
-pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![
-        Service::crd(),
-        Configuration::crd(),
-        Revision::crd(),
-        Route::crd(),
-        PodAutoscaler::crd(),
-        Metric::crd(),
-        ServerlessService::crd(),
-        Ingress::crd(),
+/// All of them, in the order in which a reader meets the kinds. Made one by one as they are asked for: a schema that
+/// holds a whole pod takes megabytes while it is in memory.
+pub fn all() -> impl Iterator<Item = CustomResourceDefinition> + Send {
+    let makers: [fn() -> CustomResourceDefinition; 8] = [
+        Service::crd,
+        Configuration::crd,
+        Revision::crd,
+        Route::crd,
+        PodAutoscaler::crd,
+        Metric::crd,
+        ServerlessService::crd,
+        Ingress::crd,
     ];
-    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
-        if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
-            relax(schema);
-        }
-    }
-    crds
+    makers.into_iter().map(|make| {
+        let mut crd = make();
+        let schemas = crd.spec.versions.iter_mut().filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
+        schemas.for_each(relax);
+        crd
+    })
 }
 
 /// What a pod must say and a revision need not, because admission fills it in: the name of a container, the port of
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn names_short_names_and_columns_are_upstreams() {
-        let crds = all();
+        let crds: Vec<_> = all().collect();
         let find = |name: &str| crds.iter().find(|c| c.metadata.name.as_deref() == Some(name)).unwrap();
         let service = find("services.serving.knative.dev");
         assert_eq!(service.spec.names.short_names.as_deref(), Some(&["kservice".to_owned(), "ksvc".to_owned()][..]));
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_admission_fills_in_is_not_required() {
-        let json = serde_json::to_value(all()).unwrap();
+        let json = serde_json::to_value(all().collect::<Vec<_>>()).unwrap();
         let spec = &json[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
         let pod = &spec["template"]["properties"]["spec"];
         assert_eq!(pod["required"], serde_json::json!(["containers"]));

@@ -38,7 +38,7 @@ impl ApiThread {
             listen: options.api,
             allow_non_loopback: false,
             data_dir: data_dir.clone(),
-            crds: api::crds::all(),
+            crds: Box::new(api::crds::all()),
             admission: Arc::new(ControlPlane { settings }),
             pod_logs: data_dir.clone(),
         };

@@ -101,7 +101,9 @@ impl Board {
             s.services.insert(key, row);
             news
         });
-        news.iter().for_each(|text| self.screen.line(text));
+        if let Some(text) = news {
+            self.screen.line(&text);
+        }
     }
 
     /// A service is gone.
@@ -122,7 +124,9 @@ impl Board {
             s.revisions.insert(key, row);
             news
         });
-        news.iter().for_each(|text| self.screen.line(text));
+        if let Some(text) = news {
+            self.screen.line(&text);
+        }
     }
 
     /// A revision is gone.
@@ -171,7 +175,7 @@ fn key(object: &impl ResourceExt) -> String {
 
 impl ServiceRow {
     fn of(service: &Service) -> Self {
-        let status = service.status.as_ref().cloned().unwrap_or_default();
+        let status = service.status.clone().unwrap_or_default();
         let ready = conditions::get(&status.conditions, conditions::READY);
         // A Route without a ready revision is the consequence; what is wrong with the revision is the cause.
         let cause = conditions::get(&status.conditions, "ConfigurationsReady").filter(|c| c.is_false()).or(ready);

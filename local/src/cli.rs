@@ -18,7 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the whole system on this machine: API server, node, controller, autoscaler and activator in one process.
-    Up(Up),
+    Up(Box<Up>),
     /// The demo server: `$PORT`, `$TARGET`; GET / says hello, POST / echoes; `?sleep=ms`, `?bytes=n`.
     Hello,
     /// Run the activator alone, as on a cluster (settings from the environment).

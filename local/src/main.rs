@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         return queue_proxy::main_from_env();
     }
     let result = match Cli::parse().command {
-        Command::Up(options) => on_one_thread(local::up::run(options)),
+        Command::Up(options) => on_one_thread(local::up::run(*options)),
         Command::Hello => on_one_thread(local::hello::run()),
         Command::Keeper => local::keeper::main().map_err(Into::into),
         Command::Activator => return activator::main_from_env(),

@@ -63,7 +63,7 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
     let settings = Arc::new(ArcSwap::from_pointee(Settings::new(system::CLUSTER_DOMAIN)));
     let api = ApiThread::start(&options, settings.clone(), stop.api.clone()).await?;
     // From here on the API server must be stopped in order, so that all it was told is on disk.
-    let result = async {
+    let result = Box::pin(async {
         let mut system = System::bind(&options, &api, settings, images, &board, observer).await?;
         let state_file = system.publish(&options, &api)?;
         system.spawn(&stop, board.clone());
@@ -79,7 +79,7 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
         state_file.remove();
         system.stop(&stop).await;
         result
-    }
+    })
     .await;
     stop.api.cancel();
     api.join().await?;
@@ -232,11 +232,9 @@ impl System {
 
     /// Stops in order. What does not end in time is left to die with the process; the keeper sees to the pods.
     async fn stop(&mut self, stop: &Stop) {
-        for (token, parts) in [
-            (&stop.requests, &mut self.requests),
-            (&stop.control, &mut self.control),
-            (&stop.pods, &mut self.pods),
-        ] {
+        for (token, parts) in
+            [(&stop.requests, &mut self.requests), (&stop.control, &mut self.control), (&stop.pods, &mut self.pods)]
+        {
             token.cancel();
             let all = async { while parts.join_next().await.is_some() {} };
             if tokio::time::timeout(DRAIN, all).await.is_err() {

@@ -1,4 +1,10 @@
 //! The whole system from the outside: `dormouse up`, the real kubectl, a real HTTP client.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test cannot do without has failed it"
+)]
 
 mod support;
 

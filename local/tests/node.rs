@@ -54,7 +54,7 @@ impl System {
             listen: "127.0.0.1:0".parse().unwrap(),
             allow_non_loopback: false,
             data_dir: dir.join("store"),
-            crds: Vec::new(),
+            crds: Box::new(std::iter::empty()),
             admission: Arc::new(AdmitAll),
             pod_logs: dir.to_owned(),
         };

@@ -52,7 +52,7 @@ pub struct Config {
     /// Where objects are kept.
     pub data_dir: PathBuf,
     /// Kinds to serve from the start; they replace older versions of themselves in `data_dir`.
-    pub crds: Vec<CustomResourceDefinition>,
+    pub crds: Box<dyn Iterator<Item = CustomResourceDefinition> + Send>,
     /// Defaults and checks.
     pub admission: Arc<dyn Admission>,
     /// The directory below which [`crate::logs`] keeps the logs of pods.
@@ -122,15 +122,18 @@ impl ApiServer {
                 define(&registry, &definition);
             }
         }
+        // Kept as text until they are stored, one in memory as a tree at a time: the trees are many times larger.
         let mut given = Vec::new();
-        for definition in &config.crds {
+        for definition in config.crds {
             let name = definition.metadata.name.clone().unwrap_or_default();
-            let mut value = serde_json::to_value(definition)
-                .map_err(|error| Error::Definition { name: name.clone(), why: error.to_string() })?;
+            let wrong = |error: serde_json::Error| Error::Definition { name: name.clone(), why: error.to_string() };
+            let mut value = serde_json::to_value(&definition).map_err(wrong)?;
+            drop(definition);
             value["apiVersion"] = json!("apiextensions.k8s.io/v1");
             value["kind"] = json!("CustomResourceDefinition");
             define(&registry, &value);
-            given.push((name, value));
+            let text = serde_json::to_vec(&value).map_err(wrong)?;
+            given.push((name, text));
         }
         let (sender, notices) = mpsc::unbounded_channel();
         let table = registry.table();
@@ -148,7 +151,9 @@ impl ApiServer {
         for namespace in NAMESPACES {
             server.ensure_namespace(namespace);
         }
-        for (name, definition) in given {
+        for (name, text) in given {
+            let definition = serde_json::from_slice(&text)
+                .map_err(|error| Error::Definition { name: name.clone(), why: error.to_string() })?;
             server.ensure_definition(&name, definition).map_err(|why| Error::Definition { name: name.clone(), why })?;
         }
         gc::resume(&server);

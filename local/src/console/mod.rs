@@ -51,10 +51,12 @@ impl Console {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let stream = tokio::select! {
                 () = shutdown.cancelled() => return,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                accepted = self.listener.accept() => if let Ok((stream, _)) = accepted {
+                    stream
+                } else {
                     // Out of file descriptors, most likely: others may free some.
-                    Err(_) => { tokio::time::sleep(QUIET).await; continue }
+                    tokio::time::sleep(QUIET).await;
+                    continue;
                 },
             };
             let (board, shutdown) = (self.board.clone(), shutdown.clone());

@@ -51,7 +51,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         allow_non_loopback: false,
         data_dir: dir.join("data"),
-        crds: api::crds::all(),
+        crds: Box::new(api::crds::all()),
         admission: Arc::new(Named),
         pod_logs: dir.join("data"),
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -22,34 +22,33 @@ use tokio::{
 };
 
 /// The program under test.
-pub const DORMOUSE: &str = env!("CARGO_BIN_EXE_dormouse");
+pub(crate) const DORMOUSE: &str = env!("CARGO_BIN_EXE_dormouse");
 /// How long anything may take before the test calls it hung. Generous: the machine may be busy; nothing is timed.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running `dormouse up`.
-pub struct Up {
+pub(crate) struct Up {
     child: Child,
-    pub data_dir: PathBuf,
-    pub http: SocketAddr,
-    pub kubeconfig: PathBuf,
-    pub pid: u32,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) http: SocketAddr,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) pid: u32,
 }
 
 /// An answer to one request.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 /// A folder for one test.
-pub fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
 /// `dormouse up` on free ports, not yet started.
-pub fn command(data_dir: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(data_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(DORMOUSE);
     command.args(["up", "--http", "127.0.0.1:0", "--api", "127.0.0.1:0", "--console", "127.0.0.1:0"]);
     command.arg("--data-dir").arg(data_dir).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
@@ -58,7 +57,7 @@ pub fn command(data_dir: &Path, arguments: &[&str]) -> Command {
 
 impl Up {
     /// Starts it and waits until it says where it listens.
-    pub async fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+    pub(crate) async fn start(data_dir: &Path, arguments: &[&str]) -> Self {
         fs::create_dir_all(data_dir).unwrap();
         let log = fs::OpenOptions::new().create(true).append(true).open(data_dir.with_extension("log")).unwrap();
         let mut child =
@@ -89,12 +88,12 @@ impl Up {
     }
 
     /// What it has said so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         read_log(&self.data_dir)
     }
 
     /// Runs kubectl against it.
-    pub async fn try_kubectl(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn try_kubectl(&self, arguments: &[&str]) -> Output {
         Command::new("kubectl")
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
@@ -107,7 +106,7 @@ impl Up {
     }
 
     /// Runs kubectl, which must succeed, and returns what it printed.
-    pub async fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.try_kubectl(arguments).await;
         assert!(
             output.status.success(),
@@ -119,25 +118,25 @@ impl Up {
     }
 
     /// Applies a manifest with kubectl.
-    pub async fn apply(&self, manifest: &str) -> String {
+    pub(crate) async fn apply(&self, manifest: &str) -> String {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         fs::write(file.path(), manifest).unwrap();
         self.kubectl(&["apply", "-f", file.path().to_str().unwrap()]).await
     }
 
     /// One field by jsonpath; empty when it is not there.
-    pub async fn field(&self, object: &str, path: &str) -> String {
+    pub(crate) async fn field(&self, object: &str, path: &str) -> String {
         let output = self.try_kubectl(&["get", object, "-o", &format!("jsonpath={path}")]).await;
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Waits until the service is ready.
-    pub async fn ready(&self, service: &str) {
+    pub(crate) async fn ready(&self, service: &str) {
         self.kubectl(&["wait", "--for=condition=Ready", &format!("ksvc/{service}"), "--timeout=90s"]).await;
     }
 
     /// Pods of a revision or service, by label, that are not on their way out.
-    pub async fn pods(&self, selector: &str) -> usize {
+    pub(crate) async fn pods(&self, selector: &str) -> usize {
         let names = self
             .kubectl(&[
                 "get",
@@ -152,7 +151,7 @@ impl Up {
     }
 
     /// Waits until a service has this many pods.
-    pub async fn wait_pods(&self, service: &str, wanted: impl Fn(usize) -> bool) -> usize {
+    pub(crate) async fn wait_pods(&self, service: &str, wanted: impl Fn(usize) -> bool) -> usize {
         let started = Instant::now();
         loop {
             let n = self.pods(&format!("serving.knative.dev/service={service}")).await;
@@ -165,7 +164,7 @@ impl Up {
     }
 
     /// One request to the gateway.
-    pub async fn request(&self, method: Method, host: &str, path: &str, body: &str) -> Answer {
+    pub(crate) async fn request(&self, method: Method, host: &str, path: &str, body: &str) -> Answer {
         let stream = TcpStream::connect(self.http).await.expect("the gateway listens");
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -181,27 +180,23 @@ impl Up {
             .unwrap_or_else(|e| panic!("{host}{path}: {e}\n{}", self.log()));
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a whole body").to_bytes();
-        Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body: String::from_utf8_lossy(&body).into_owned(),
-        }
+        Answer { status: parts.status.as_u16(), body: String::from_utf8_lossy(&body).into_owned() }
     }
 
     /// One GET.
-    pub async fn get(&self, host: &str, path: &str) -> Answer {
+    pub(crate) async fn get(&self, host: &str, path: &str) -> Answer {
         self.request(Method::GET, host, path, "").await
     }
 
     /// One GET that must be answered with 200; returns the body.
-    pub async fn ok(&self, host: &str, path: &str) -> String {
+    pub(crate) async fn ok(&self, host: &str, path: &str) -> String {
         let answer = self.get(host, path).await;
         assert_eq!(answer.status, 200, "{host}{path}: {answer:?}\n{}", self.log());
         answer.body
     }
 
     /// Stops it as Ctrl-C does and waits for its end.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         kill_process(pid(self.pid), Signal::TERM).unwrap();
         let status = tokio::time::timeout(PATIENCE, self.child.wait())
             .await
@@ -211,7 +206,7 @@ impl Up {
     }
 
     /// Kills it outright.
-    pub async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 }
@@ -225,7 +220,7 @@ fn read_log(data_dir: &Path) -> String {
 }
 
 /// Every living process that has `needle` in its environment or command line, but for this one.
-pub fn processes_with(needle: &str) -> Vec<(u32, String)> {
+pub(crate) fn processes_with(needle: &str) -> Vec<(u32, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
@@ -244,7 +239,7 @@ pub fn processes_with(needle: &str) -> Vec<(u32, String)> {
 }
 
 /// A service that runs the built-in hello program.
-pub fn hello(name: &str, target: &str, annotations: &str, extra: &str) -> String {
+pub(crate) fn hello(name: &str, target: &str, annotations: &str, extra: &str) -> String {
     format!(
         "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  template:\n    metadata:\n      \
          annotations: {{{annotations}}}\n    spec:\n      {extra}\n      containers:\n      - image: dormouse.dev/hello\n        \
