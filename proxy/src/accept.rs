@@ -2,15 +2,18 @@
 //!
 //! Each connection is one task on the thread that accepted it. Its protocol is seen in its first bytes: `PRI` opens h2
 //! (no HTTP/1 method begins so), anything else is HTTP/1. An idle HTTP/1 connection lives until its peer closes it; a
-//! header that has begun must be complete within a time ([`header_timer`]).
+//! header that has begun must be complete within a time ([`signs`]).
+//!
+//! A connection that rests is parked: its HTTP engine with all buffers goes, the socket stays and is looked at again
+//! when bytes come. Ten thousand idle clients then cost sockets and not much else.
 
-mod header_timer;
+mod signs;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +28,11 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::BoxError;
 use crate::drain::Drain;
 use crate::runtime::LocalExecutor;
-use header_timer::{CountedIo, HeaderTimer};
+use crate::stream::Stream;
+use signs::{HeaderTimer, SignedIo, Signs};
+
+/// An HTTP/1 connection without a request for this long is parked.
+const PARK_AFTER: Duration = Duration::from_millis(100);
 
 /// How connections are served.
 #[derive(Debug, Clone)]
@@ -168,18 +175,7 @@ where
     };
     let Ok(Ok(Some(protocol))) = protocol else { return };
     match protocol {
-        Protocol::Http1 => {
-            let timer = HeaderTimer::new(config.header_read_timeout);
-            let io = TokioIo::new(CountedIo::new(stream, &timer));
-            let connection = http1::Builder::new()
-                .timer(timer)
-                .header_read_timeout(config.header_read_timeout)
-                .max_buf_size(config.max_header_bytes.max(8192))
-                .title_case_headers(config.title_case_headers)
-                .serve_connection(io, service)
-                .with_upgrades();
-            until_drained(connection, &drain, http1::UpgradeableConnection::graceful_shutdown).await;
-        }
+        Protocol::Http1 => http1(Stream(stream), &config, &drain, service).await,
         Protocol::Http2 => {
             let connection = http2::Builder::new(LocalExecutor)
                 .timer(TokioTimer::new())
@@ -190,21 +186,102 @@ where
                 .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
                 .serve_connection(TokioIo::new(stream), service);
             // Boxed: an HTTP/1 connection should not reserve room for this one.
-            Box::pin(until_drained(connection, &drain, http2::Connection::graceful_shutdown)).await;
+            Box::pin(async {
+                let connection = pin!(connection);
+                until_drained(connection, &drain, http2::Connection::graceful_shutdown, |_| Poll::Pending).await
+            })
+            .await;
         }
     }
 }
 
-/// Drives a connection to its end; when the drain begins, asks it to end after what is in flight.
-async fn until_drained<C, E>(connection: C, drain: &Drain, shut_down: impl Fn(std::pin::Pin<&mut C>))
+/// An HTTP/1 connection, parked whenever it rests.
+async fn http1<S, B>(mut stream: Stream, config: &ServerConfig, drain: &Drain, mut service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut early = Bytes::new();
+    loop {
+        let signs = Signs::default();
+        let connection = http1::Builder::new()
+            .timer(HeaderTimer::new(&signs, config.header_read_timeout))
+            .header_read_timeout(config.header_read_timeout)
+            .max_buf_size(config.max_header_bytes.max(8192))
+            .title_case_headers(config.title_case_headers)
+            .serve_connection(TokioIo::new(SignedIo::new(stream, early, &signs)), service)
+            .with_upgrades();
+        // Boxed, so that a parked connection does not keep its room.
+        let Some(parts) = Box::pin(until_resting(connection, drain, signs)).await else { return };
+        stream = parts.io.into_inner().into_stream();
+        early = parts.read_buf;
+        service = parts.service;
+        let mut first = [0];
+        let bytes_came = tokio::select! {
+            seen = stream.0.peek(&mut first) => matches!(seen, Ok(1..)),
+            () = drain.started() => false,
+        };
+        if !bytes_came {
+            return;
+        }
+    }
+}
+
+type Http1<S> = http1::UpgradeableConnection<TokioIo<SignedIo>, S>;
+
+/// Drives a connection until it ends (`None`) or has rested for a while.
+async fn until_resting<S, B>(
+    connection: Http1<S>,
+    drain: &Drain,
+    signs: Signs,
+) -> Option<http1::Parts<TokioIo<SignedIo>, S>>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut connection = connection;
+    let mut rest = pin!(tokio::time::sleep(PARK_AFTER));
+    let mut heads = signs.heads();
+    // The timer is moved only when it fires; requests in between leave it alone.
+    let rested = |cx: &mut Context<'_>| {
+        while signs.resting() {
+            ready!(rest.as_mut().poll(cx));
+            if heads == signs.heads() {
+                return Poll::Ready(());
+            }
+            heads = signs.heads();
+            rest.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
+        }
+        Poll::Pending
+    };
+    let ended = until_drained(Pin::new(&mut connection), drain, Http1::graceful_shutdown, rested).await;
+    if ended == Ended::Resting { connection.into_parts() } else { None }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    Closed,
+    Resting,
+}
+
+/// Drives a connection to its end or its rest; when the drain begins, asks it to end after what is in flight.
+async fn until_drained<C, E>(
+    mut connection: Pin<&mut C>,
+    drain: &Drain,
+    shut_down: impl Fn(Pin<&mut C>),
+    mut rested: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> Ended
 where
     C: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    let mut connection = pin!(connection);
     let mut started = pin!(drain.started());
     let (mut registered, mut shutting_down) = (false, false);
-    let ended = std::future::poll_fn(|cx| {
+    std::future::poll_fn(|cx| {
         if !shutting_down {
             // The signal needs polling only once: the task's waker does not change, and a poll takes a lock.
             if !registered {
@@ -216,13 +293,13 @@ where
                 shut_down(connection.as_mut());
             }
         }
-        match connection.as_mut().poll(cx) {
-            Poll::Ready(ended) => Poll::Ready(ended),
-            Poll::Pending => Poll::Pending,
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended");
+            }
+            return Poll::Ready(Ended::Closed);
         }
+        rested(cx).map(|()| Ended::Resting)
     })
-    .await;
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
-    }
+    .await
 }

@@ -29,6 +29,7 @@ pub mod headers;
 pub mod pool;
 pub mod runtime;
 pub mod shutdown;
+mod stream;
 pub mod upgrade;
 
 pub use accept::{Peer, ServerConfig, serve};

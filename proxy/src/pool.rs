@@ -33,6 +33,7 @@ use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
 use crate::expect::Hold;
 use crate::runtime::LocalExecutor;
+use crate::stream::Stream;
 use replay::{Replay, died_before_answering};
 
 pub use error::{SendError, SendFault};
@@ -288,7 +289,7 @@ impl Endpoint {
             .map_err(|source| SendFault::Dial { target: self.inner.target, source })?;
         let (sender, connection) = http1::Builder::new()
             .title_case_headers(self.inner.config.title_case_headers)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Stream(stream)))
             .await
             .map_err(SendFault::Connection)?;
         tokio::task::spawn_local(async move {

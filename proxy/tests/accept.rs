@@ -123,3 +123,66 @@ fn a_drain_ends_idle_connections_and_finishes_busy_ones() {
         assert_eq!(drain.active(), 0);
     });
 }
+
+/// Longer than a connection stays unparked.
+const REST: Duration = Duration::from_millis(250);
+
+#[test]
+fn a_parked_connection_serves_on() {
+    on_runtime(async {
+        let (address, drain, _) = server(Duration::from_secs(5));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..3 {
+            stream.write_all(GET).await.unwrap();
+            assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+            tokio::time::sleep(REST).await;
+        }
+        drop(stream);
+        drain.idle().await;
+    });
+}
+
+#[test]
+fn half_a_head_sent_along_survives_the_parking() {
+    on_runtime(async {
+        let (address, _, _) = server(Duration::from_secs(5));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&[GET, &GET[..9]].concat()).await.unwrap();
+        answer(&mut stream).await;
+        tokio::time::sleep(REST).await;
+        stream.write_all(&GET[9..]).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_reads_yet_is_not_parked_away() {
+    on_runtime(async {
+        const SIZE: usize = 16 << 20;
+        let listener = proxy::accept::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), true).unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::task::spawn_local(proxy::serve(listener, ServerConfig::default(), Drain::default(), |_peer| {
+            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Body::full(vec![b'x'; SIZE]))) })
+        }));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        tokio::time::sleep(REST).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let seen = until_closed(&mut stream).await;
+        assert_eq!(seen.bytes().filter(|byte| *byte == b'x').count(), 2 * SIZE);
+    });
+}
+
+#[test]
+fn a_parked_connection_does_not_hold_up_the_end() {
+    on_runtime(async {
+        let (address, drain, ended) = server(Duration::from_secs(5));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(GET).await.unwrap();
+        answer(&mut stream).await;
+        tokio::time::sleep(REST).await;
+        drain.begin();
+        ended.await.unwrap();
+        assert_eq!(until_closed(&mut stream).await, "");
+    });
+}
