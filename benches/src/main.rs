@@ -3,9 +3,16 @@
 //! Each bench is one file and returns [`report::Report`]; this file only picks one and prints what came out. A peer
 //! that is not installed is named and left out, never replaced by an old figure. `benches/README.md` keeps the tables.
 
+mod backend;
 mod cold_start;
+mod cores;
+mod head;
 mod http;
+mod load;
+mod peers;
+mod plot;
 mod process;
+mod queue_proxy;
 mod report;
 mod system;
 
@@ -29,12 +36,18 @@ struct Cli {
 enum Bench {
     /// From a request to a sleeping service until its first byte, by phase; warm latency; memory of each process.
     ColdStart,
+    /// The sidecar beside a relay, HAProxy, nginx and Envoy: CPU, latency, memory, start.
+    QueueProxy,
 }
 
 fn main() -> anyhow::Result<()> {
+    if let Some((listen, backend)) = peers::relay::asked(std::env::args()) {
+        return peers::relay::run(&listen, &backend);
+    }
     let cli = Cli::parse();
     let report = match cli.name {
         Bench::ColdStart => cold_start::run(cli.quick)?,
+        Bench::QueueProxy => queue_proxy::run(cli.quick)?,
     };
     if cli.json {
         print!("{}", report.to_json_lines());

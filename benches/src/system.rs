@@ -25,20 +25,25 @@ pub(crate) struct System {
     pub(crate) started: Instant,
 }
 
-/// Builds the release binary of this checkout, so that no figure is of an older one, and says where it is.
+/// Builds the release `dormouse` of this checkout.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
+    build_binary("local", "dormouse")
+}
+
+/// Builds a release binary of this checkout, so that no figure is of an older one, and says where it is.
+pub(crate) fn build_binary(package: &str, binary: &str) -> anyhow::Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "--locked", "--quiet", "-p", "local"])
+        .args(["build", "--release", "--locked", "--quiet", "-p", package])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdout(Stdio::null())
         .status()
-        .context("cannot run cargo to build dormouse")?;
+        .with_context(|| format!("cannot run cargo to build {binary}"))?;
     if !status.success() {
-        bail!("building dormouse failed");
+        bail!("building {binary} failed");
     }
     // This program lies in the same target folder.
-    let binary = env::current_exe()?.with_file_name("dormouse");
+    let binary = env::current_exe()?.with_file_name(binary);
     if !binary.exists() {
         bail!("{} is not there: run the bench with `cargo run --release`", binary.display());
     }

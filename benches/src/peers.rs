@@ -1,0 +1,229 @@
+//! The programs under test, each started the same way: a command, a folder for its files, and a port that answers.
+//!
+//! All get the leanest settings that still make them a sidecar: one thread or worker, kept-alive connections on both
+//! sides, no access log, no added identifiers, no statistics beyond what cannot be turned off.
+
+mod envoy;
+mod haproxy;
+mod nginx;
+pub(crate) mod relay;
+mod sidecar;
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+
+use crate::{
+    cores::Cores,
+    load::{Client, Request},
+    process,
+};
+
+/// Which program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Ours, without limit and metrics.
+    Sidecar,
+    /// Ours, with a concurrency limit above the load and with the user's metrics on.
+    FullSidecar,
+    Relay,
+    Haproxy,
+    Nginx,
+    Envoy,
+}
+
+/// A program that is installed.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) kind: Kind,
+    program: PathBuf,
+}
+
+/// What a configuration is made of.
+struct Plan<'a> {
+    listen: SocketAddr,
+    backend: SocketAddr,
+    folder: &'a Path,
+    /// Connections it must be able to hold.
+    connections: usize,
+}
+
+impl Peer {
+    pub(crate) fn ours(kind: Kind, program: &Path) -> Self {
+        Self { kind, program: program.to_owned() }
+    }
+
+    /// The relay is this program itself.
+    pub(crate) fn relay() -> anyhow::Result<Self> {
+        Ok(Self { kind: Kind::Relay, program: env::current_exe()? })
+    }
+
+    /// A program of this name, or at the place its variable names; `None` when it is not installed.
+    pub(crate) fn installed(kind: Kind, name: &str) -> Option<Self> {
+        let named = env::var_os(name.to_ascii_uppercase()).map(PathBuf::from);
+        let program = named.into_iter().chain(on_path(name)).find(|path| runnable(path))?;
+        Some(Self { kind, program })
+    }
+
+    /// Size of the program file. The relay has none of its own.
+    pub(crate) fn binary_kib(&self) -> Option<f64> {
+        let size = || fs::metadata(&self.program).ok().map(|meta| (meta.len() / 1024) as f64);
+        if self.kind == Kind::Relay { None } else { size() }
+    }
+
+    /// What it calls its version.
+    pub(crate) fn version(&self) -> Option<String> {
+        let flag = match self.kind {
+            Kind::Haproxy | Kind::Nginx => "-v",
+            Kind::Envoy => "--version",
+            Kind::Sidecar | Kind::FullSidecar | Kind::Relay => return None,
+        };
+        let output = Command::new(&self.program).arg(flag).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        version_in(&text)
+    }
+
+    /// A launcher script replaces itself by the real program; from the second start on the real one is started at
+    /// once, so that no interpreter is timed.
+    pub(crate) fn skip_launcher(&mut self, running: &Running) {
+        let is_script = fs::read(&self.program).is_ok_and(|bytes| bytes.starts_with(b"#!"));
+        if let (true, Ok(real)) = (is_script, fs::read_link(format!("/proc/{}/exe", running.pid()))) {
+            self.program = real;
+        }
+    }
+
+    /// Starts it on the proxy's core and waits for its first answer.
+    pub(crate) async fn start(&self, backend: SocketAddr, connections: usize, cores: Cores) -> anyhow::Result<Running> {
+        let folder = tempfile::tempdir()?;
+        // Our sidecar opens fixed ports beside the main one, so each start has an address of its own.
+        let ip =
+            if matches!(self.kind, Kind::Sidecar | Kind::FullSidecar) { own_address() } else { Ipv4Addr::LOCALHOST };
+        let listen = TcpListener::bind((ip, 0))?.local_addr()?;
+        let plan = Plan { listen, backend, folder: folder.path(), connections };
+        let mut command = Command::new(&self.program);
+        match self.kind {
+            Kind::Sidecar => sidecar::prepare(&mut command, &plan, false),
+            Kind::FullSidecar => sidecar::prepare(&mut command, &plan, true),
+            Kind::Relay => relay::prepare(&mut command, &plan),
+            Kind::Haproxy => haproxy::prepare(&mut command, &plan)?,
+            Kind::Nginx => nginx::prepare(&mut command, &plan)?,
+            Kind::Envoy => envoy::prepare(&mut command, &plan)?,
+        }
+        let log = folder.path().join("log");
+        let file = fs::File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let begun = Instant::now();
+        let child = cores
+            .on_proxy_core(|| command.spawn())
+            .with_context(|| format!("cannot run {}", self.program.display()))?;
+        let mut running = Running { child, address: listen, first_answer: Duration::ZERO, _folder: folder };
+        while begun.elapsed() < Duration::from_secs(10) {
+            if let Ok(mut client) = Client::open(listen).await
+                && client.exchange(Request::Tiny).await.is_ok()
+            {
+                running.first_answer = begun.elapsed();
+                return Ok(running);
+            }
+            if running.child.try_wait()?.is_some() {
+                break;
+            }
+            // Lets the backend answer, and asks again at once: a timer would be coarser than what is timed.
+            tokio::task::yield_now().await;
+        }
+        bail!("it gave no answer: {}", fs::read_to_string(&log).unwrap_or_default().trim());
+    }
+}
+
+/// A program under test, stopped when dropped.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// From its start to the end of its first answer.
+    pub(crate) first_answer: Duration,
+    _folder: TempDir,
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Memory of the program and its children.
+    pub(crate) fn rss_kib(&self) -> f64 {
+        process::family(self.pid()).iter().map(|p| p.rss_kib as f64).sum()
+    }
+
+    /// Time on a core since its start, in microseconds, its children's with it.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        process::family(self.pid()).iter().map(|p| p.cpu.as_secs_f64() * 1e6).sum()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let family = process::family(self.pid());
+        let _ =
+            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(2));
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Still held by its parent, so these ids are still theirs.
+            for pid in family.iter().filter_map(|p| rustix::process::Pid::from_raw(p.pid.cast_signed())) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The first thing in this text that looks like `1.2` or `1.2.3`.
+fn version_in(text: &str) -> Option<String> {
+    let words = text.split(|c: char| !(c.is_ascii_digit() || c == '.'));
+    words.map(|word| word.trim_matches('.')).find(|word| word.contains('.')).map(str::to_owned)
+}
+
+/// Programs in `PATH`, and where Debian keeps servers, which is not in every user's `PATH`.
+fn on_path(name: &str) -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain(["/usr/sbin".into()]).map(|folder| folder.join(name)).collect()
+}
+
+fn runnable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// A loopback address for each start of this process, away from those that pods get.
+fn own_address() -> Ipv4Addr {
+    static STARTS: AtomicU8 = AtomicU8::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 200 + STARTS.fetch_add(1, Ordering::Relaxed) % 50, high, low.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_where_programs_write_them() {
+        for (text, version) in [
+            ("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/", Some("2.6.12")),
+            ("nginx version: nginx/1.22.1\n", Some("1.22.1")),
+            ("/x/envoy  version: 9e55809/1.40.0/Clean/RELEASE/BoringSSL", Some("1.40.0")),
+            ("none.", None),
+        ] {
+            assert_eq!(version_in(text).as_deref(), version, "{text}");
+        }
+    }
+}

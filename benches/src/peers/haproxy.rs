@@ -1,0 +1,22 @@
+//! HAProxy: one thread, and every idle connection to the backend may serve any client.
+
+use std::{fs, io, process::Command};
+
+use super::Plan;
+
+pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>) -> io::Result<()> {
+    let path = plan.folder.join("haproxy.cfg");
+    let Plan { listen, backend, connections, .. } = plan;
+    fs::write(
+        &path,
+        format!(
+            "global\n  nbthread 1\n  maxconn {connections}\n\
+             defaults\n  mode http\n  option http-keep-alive\n  http-reuse always\n  \
+             timeout connect 5s\n  timeout client 300s\n  timeout server 300s\n  timeout http-keep-alive 300s\n\
+             frontend in\n  bind {listen}\n  default_backend app\n\
+             backend app\n  server app {backend}\n"
+        ),
+    )?;
+    command.arg("-db").arg("-q").arg("-f").arg(path);
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Our queue-proxy, with the environment that a controller gives it.
+
+use std::process::Command;
+
+use super::Plan;
+
+/// `full`: a limit that is above the load, so that the line is kept but nobody stands in it, and metrics.
+pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>, full: bool) {
+    let concurrency = if full { "1000" } else { "0" };
+    command.env_clear();
+    for (name, value) in [
+        ("CONTAINER_CONCURRENCY", concurrency),
+        ("QUEUE_SERVING_PORT", &plan.listen.port().to_string()),
+        ("QUEUE_SERVING_TLS_PORT", "8112"),
+        ("USER_PORT", &plan.backend.port().to_string()),
+        ("REVISION_TIMEOUT_SECONDS", "300"),
+        ("SERVING_NAMESPACE", "default"),
+        ("SERVING_SERVICE", "bench"),
+        ("SERVING_CONFIGURATION", "bench"),
+        ("SERVING_REVISION", "bench-00001"),
+        ("SERVING_POD", "bench-00001-deployment-0"),
+        ("SERVING_POD_IP", &plan.listen.ip().to_string()),
+        ("SERVING_LOGGING_CONFIG", ""),
+        ("SERVING_LOGGING_LEVEL", "error"),
+        ("DORMOUSE_BIND_ADDRESS", &plan.listen.ip().to_string()),
+        ("DORMOUSE_DRAIN_QUIET_MS", "0"),
+    ] {
+        command.env(name, value);
+    }
+    if full {
+        command.env("OBSERVABILITY_CONFIG", r#"{"requestMetrics":{"protocol":"prometheus"}}"#);
+    }
+}
