@@ -6,7 +6,7 @@ use api::{conditions, serving::Service};
 use kube::{Api, Client, runtime::wait::await_condition};
 use serde_json::{Value, json};
 
-use crate::{board::Board, manifests::Manifest, system::HELLO_IMAGE};
+use crate::{board::Board, manifests::Manifest, node::images::HELLO_IMAGE};
 
 /// How long the demo service stays awake without requests: short, so that its sleep can be watched.
 const WINDOW: &str = "6s";

@@ -21,8 +21,6 @@ use crate::cli::Setting;
 pub const ACTIVATOR_SERVICE: &str = "activator-service";
 /// Image name that the node runs as our own sidecar.
 pub const QUEUE_IMAGE: &str = "dormouse.dev/queue-proxy";
-/// Image name that the node runs as the demo server.
-pub const HELLO_IMAGE: &str = "dormouse.dev/hello";
 /// Domain of the names inside the cluster.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 

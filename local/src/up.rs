@@ -5,7 +5,7 @@
 //! parts speak to each other as on a cluster: HTTP to the API server, a websocket from activator to autoscaler, real
 //! sockets to the pods.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs, io::IsTerminal, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use activator::Activator;
 use anyhow::{Context, anyhow, bail};
@@ -248,7 +248,11 @@ impl System {
 fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     // Somebody who runs `up` inside a program of their own may have set it already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 /// Applies what `-f` and `--demo` ask for.

@@ -276,7 +276,7 @@ impl Live {
                 }
                 Err(why) => {
                     let pod = pod.metadata.name.as_deref().unwrap_or_default();
-                    tracing::warn!(pod, container = container.name, ?why, "container not started");
+                    tracing::info!(pod, container = container.name, ?why, "container not started; its status says why");
                     let _ = messages.send(Message::Event(Event::SpawnFailed { container: index, why }));
                 }
             }
