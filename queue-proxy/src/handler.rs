@@ -36,17 +36,21 @@ pub async fn handle(
     }
     let kind = probe::classify(request.headers());
     if kind.answered_here() {
+        let log = sidecar.log.as_ref().and_then(|log| log.arrive(&request, &peer, true));
         // Boxed: probes are rare, and every connection reserves room for the larger of both ways.
-        return Ok(uncounted(Box::pin(answer_probe(&sidecar, kind)).await));
+        let response = Box::pin(answer_probe(&sidecar, kind)).await;
+        let mut accounting = Accounting { in_flight: None, log };
+        accounting.answers(response.status());
+        return Ok(response.map(|body| Tracked::new(Limited::new(body, Deadline::unlimited()), accounting)));
     }
     sidecar.drainer.request();
     let http1 = request.version() != Version::HTTP_2;
     let mut deadline = Deadline::start(sidecar.limits);
-    let mut in_flight = match kind {
-        Kind::Bypass => None,
-        _ => Some(arrive(&sidecar, &request, &kind)),
+    let mut accounting = Accounting {
+        in_flight: (kind != Kind::Bypass).then(|| arrive(&sidecar, &request, &kind)),
+        log: sidecar.log.as_ref().and_then(|log| log.arrive(&request, &peer, kind != Kind::Ordinary)),
     };
-    let mut response = match exchange(&sidecar, &peer, request, &mut in_flight, &mut deadline).await {
+    let mut response = match exchange(&sidecar, &peer, request, &mut accounting, &mut deadline).await {
         Ok(response) => response,
         Err(fault) => {
             tracing::debug!(%fault, "request failed");
@@ -59,12 +63,10 @@ pub async fn handle(
         // The client should come back by a new connection, which a router sends elsewhere.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some(in_flight) = &mut in_flight {
-        in_flight.answers(response.status());
-    }
+    accounting.answers(response.status());
     Ok(response.map(|body| {
         let body = Limited::new(body, deadline).on_expiry(|limit| tracing::warn!(%limit, "response aborted"));
-        Tracked::new(body, Accounting(in_flight))
+        Tracked::new(body, accounting)
     }))
 }
 
@@ -84,11 +86,11 @@ async fn exchange(
     sidecar: &Rc<Sidecar>,
     peer: &Peer,
     request: Request<Incoming>,
-    in_flight: &mut Option<InFlight>,
+    accounting: &mut Accounting,
     deadline: &mut Deadline,
 ) -> Result<Response<Body>, Fault> {
-    let request = address(request, in_flight.is_some())?;
-    if let Some(in_flight) = in_flight {
+    let request = address(request, accounting.in_flight.is_some())?;
+    if let Some(in_flight) = &mut accounting.in_flight {
         let slot = match &sidecar.breaker {
             None => None,
             Some(breaker) => {
@@ -103,15 +105,15 @@ async fn exchange(
     let response = deadline.run(sidecar.app.send(outbound.request)).await.map_err(timed_out)??;
     let (response, tunnel) = forward::answer(response, outbound.upgrade)?;
     if let Some(tunnel) = tunnel {
-        let mut in_flight = in_flight.take();
-        if let Some(in_flight) = &mut in_flight {
-            in_flight.answers(StatusCode::SWITCHING_PROTOCOLS);
+        let mut accounting = std::mem::take(accounting);
+        accounting.answers(StatusCode::SWITCHING_PROTOCOLS);
+        if let Some(in_flight) = &mut accounting.in_flight {
             in_flight.upgraded();
         }
         let guard = sidecar.drain.guard();
         let deadline = std::mem::replace(deadline, Deadline::unlimited());
         tokio::task::spawn_local(async move {
-            let _held = (in_flight, guard);
+            let _held = (accounting, guard);
             if let Err(error) = tunnel.run(deadline).await {
                 tracing::debug!(%error, "upgraded connection ended");
             }
@@ -184,7 +186,7 @@ async fn answer_probe(sidecar: &Sidecar, kind: Kind) -> Response<Body> {
 }
 
 fn uncounted(response: Response<Body>) -> Response<AnswerBody> {
-    response.map(|body| Tracked::new(Limited::new(body, Deadline::unlimited()), Accounting(None)))
+    response.map(|body| Tracked::new(Limited::new(body, Deadline::unlimited()), Accounting::default()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! 4. [`stats`]: every other request counts, from here to its last byte.
 //! 5. [`breaker`]: a slot, or a place in the line for one.
 //! 6. [`handler`] forwards with the engine of the `proxy` crate; [`forwarded`] adds one header.
-//! 7. [`side_ports`]: drain, stat, [`metrics`].
+//! 7. [`side_ports`]: drain, stat, [`metrics`]; [`request_log`] writes a line per request if asked.
 //!
 //! One thread, no lock, no Kubernetes API. The page "what happens to a request" is `README.md` of this crate.
 
@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod observability;
 pub mod probe;
 pub mod readiness;
+pub mod request_log;
 mod run;
 pub mod side_ports;
 pub mod sidecar;

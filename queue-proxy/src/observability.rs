@@ -3,12 +3,17 @@
 use serde_json::Value;
 
 use crate::readiness::ProbeError;
+use crate::request_log::{DEFAULT_TEMPLATE, Settings};
 
 /// What is switched on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observability {
     /// Prometheus text for the user: the address to bind, `None` = off.
     pub prometheus: Option<Endpoint>,
+    /// The request log, `None` = off.
+    pub request_log: Option<Settings>,
+    /// Switched on by the configuration and not served by this sidecar, as `setting=value`.
+    pub unsupported: Vec<String>,
 }
 
 /// Where the metrics port is opened.
@@ -29,16 +34,32 @@ pub(crate) fn parse(text: &str) -> Result<Observability, ProbeError> {
     if !root.is_object() {
         return Err(ProbeError::Json("not an object".into()));
     }
-    let metrics = get(&root, "requestMetrics");
-    let protocol = metrics.and_then(|metrics| get(metrics, "protocol")).and_then(Value::as_str).unwrap_or("none");
-    let endpoint = metrics.and_then(|metrics| get(metrics, "endpoint")).and_then(Value::as_str).unwrap_or_default();
-    let prometheus = match protocol {
-        // The push protocols are accepted and not yet served; the metrics are not lost, they are never made.
+    let mut unsupported = Vec::new();
+    let mut word = |section: &str, key: &str| {
+        let word = get(&root, section).and_then(|section| get(section, key)).and_then(Value::as_str);
+        let word = word.unwrap_or_default().to_string();
+        // The push protocols are accepted and not served: nothing is collected for them.
+        if matches!(word.as_str(), "grpc" | "http/protobuf" | "stdout" | "enabled") {
+            unsupported.push(format!("{section}.{key}={word}"));
+        }
+        word
+    };
+    let (metrics, tracing) = (word("requestMetrics", "protocol"), word("tracing", "protocol"));
+    word("runtime", "profiling");
+    let endpoint = get(&root, "requestMetrics").and_then(|metrics| get(metrics, "endpoint")).and_then(Value::as_str);
+    let prometheus = match metrics.as_str() {
         "" | "none" | "grpc" | "http/protobuf" => None,
-        "prometheus" => Some(parse_endpoint(endpoint)?),
+        "prometheus" => Some(parse_endpoint(endpoint.unwrap_or_default())?),
         other => return Err(ProbeError::Json(format!("requestMetrics.protocol: unknown protocol {other:?}"))),
     };
-    Ok(Observability { prometheus })
+    if !matches!(tracing.as_str(), "" | "none" | "grpc" | "http/protobuf" | "stdout") {
+        return Err(ProbeError::Json(format!("tracing.protocol: unknown protocol {tracing:?}")));
+    }
+    let on = |key: &str| get(&root, key).and_then(Value::as_bool).unwrap_or(false);
+    let template = get(&root, "requestLogTemplate").and_then(Value::as_str).unwrap_or(DEFAULT_TEMPLATE);
+    let request_log = on("enableRequestLog")
+        .then(|| Settings { template: template.to_string(), probes: on("enableProbeRequestLog") });
+    Ok(Observability { prometheus, request_log, unsupported })
 }
 
 fn parse_endpoint(endpoint: &str) -> Result<Endpoint, ProbeError> {
@@ -60,7 +81,17 @@ mod tests {
 
     #[test]
     fn table() {
-        let at = |host: &str, port| Ok(Observability { prometheus: Some(Endpoint { host: host.into(), port }) });
+        let at = |host: &str, port| {
+            Ok(Observability { prometheus: Some(Endpoint { host: host.into(), port }), ..Observability::default() })
+        };
+        let log = |template: &str, probes| {
+            let settings = Settings { template: template.into(), probes };
+            Ok(Observability { request_log: Some(settings), ..Observability::default() })
+        };
+        let unsupported = |settings: &[&str]| {
+            let unsupported = settings.iter().map(ToString::to_string).collect();
+            Ok(Observability { unsupported, ..Observability::default() })
+        };
         let off = || Ok(Observability::default());
         for (text, expected) in [
             ("", off()),
@@ -69,10 +100,18 @@ mod tests {
             (r#"{"requestMetrics":{"protocol":"prometheus"}}"#, at("", 9091)),
             (r#"{"REQUESTMETRICS":{"Protocol":"prometheus","endpoint":"127.0.0.1:0"}}"#, at("127.0.0.1", 0)),
             (r#"{"requestMetrics":{"protocol":"prometheus","endpoint":":9999"}}"#, at("", 9999)),
+            (r#"{"enableRequestLog":true}"#, log(DEFAULT_TEMPLATE, false)),
+            (r#"{"enableRequestLog":true,"requestLogTemplate":"","enableProbeRequestLog":true}"#, log("", true)),
+            (r#"{"requestLogTemplate":"x","enableProbeRequestLog":true}"#, off()),
+            (
+                r#"{"tracing":{"protocol":"grpc"},"requestMetrics":{"protocol":"http/protobuf"}}"#,
+                unsupported(&["requestMetrics.protocol=http/protobuf", "tracing.protocol=grpc"]),
+            ),
+            (r#"{"runtime":{"profiling":"enabled"}}"#, unsupported(&["runtime.profiling=enabled"])),
         ] {
             assert_eq!(parse(text).map_err(|error| error.to_string()), expected, "{text}");
         }
-        for bad in ["[]", "{", r#"{"requestMetrics":{"protocol":"statsd"}}"#] {
+        for bad in ["[]", "{", r#"{"requestMetrics":{"protocol":"statsd"}}"#, r#"{"tracing":{"protocol":"zipkin"}}"#] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -101,6 +101,10 @@ impl QueueProxy {
             Some(_) => Some(Metrics::new(&self.config.identity)?),
             None => None,
         };
+        if !self.config.observability.unsupported.is_empty() {
+            let settings = self.config.observability.unsupported.join(", ");
+            tracing::warn!(settings, "OBSERVABILITY_CONFIG asks for what this sidecar does not serve; nothing is sent");
+        }
         let sidecar = Sidecar::new(&self.config, metrics);
         let terminating = Terminating::new(Cell::new(false));
         let side = Drain::default();

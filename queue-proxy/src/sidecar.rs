@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::drainer::Drainer;
 use crate::metrics::{Arrival, Metrics, Outcome};
 use crate::readiness::Gate;
+use crate::request_log::{Entry, RequestLog};
 use crate::stats::Window;
 
 /// How often the stat is renewed.
@@ -42,6 +43,8 @@ pub struct Sidecar {
     pub limits: Limits,
     /// The user's metrics, if wanted.
     pub metrics: Option<Metrics>,
+    /// The request log, if wanted.
+    pub log: Option<Rc<RequestLog>>,
     pod: String,
     epoch: Instant,
     window: RefCell<Window>,
@@ -70,6 +73,7 @@ impl Sidecar {
             drain: Drain::default(),
             limits: config.limits,
             metrics,
+            log: RequestLog::start(config.observability.request_log.as_ref(), &config.identity),
             pod: config.identity.pod.clone(),
             epoch: Instant::now(),
             window: RefCell::default(),
@@ -200,22 +204,43 @@ impl Drop for InFlight {
     }
 }
 
-/// Ends the accounting of a request with its response body. Empty for answers that are not counted.
-#[derive(Debug)]
-pub struct Accounting(pub Option<InFlight>);
+/// Ends the accounting of a request with its response body. Empty for answers that are neither counted nor logged.
+#[derive(Debug, Default)]
+pub struct Accounting {
+    /// Its counts, slot and metrics.
+    pub in_flight: Option<InFlight>,
+    /// Its line in the log.
+    pub log: Option<Box<Entry>>,
+}
+
+impl Accounting {
+    /// The status that goes to the client.
+    pub fn answers(&mut self, status: StatusCode) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.answers(status);
+        }
+        if let Some(entry) = &mut self.log {
+            entry.answers(status);
+        }
+    }
+}
 
 impl Observe for Accounting {
     fn data(&mut self, bytes: usize) {
-        if let Some(measure) = self.0.as_mut().and_then(|in_flight| in_flight.measure.as_mut()) {
+        if let Some(measure) = self.in_flight.as_mut().and_then(|in_flight| in_flight.measure.as_mut()) {
             measure.bytes += bytes as u64;
+        }
+        if let Some(entry) = &mut self.log {
+            entry.data(bytes);
         }
     }
 
     fn end(mut self, end: End) {
-        if end == End::Broken
-            && let Some(in_flight) = &mut self.0
-        {
-            in_flight.answers(StatusCode::INTERNAL_SERVER_ERROR);
+        if end == End::Broken {
+            self.answers(StatusCode::INTERNAL_SERVER_ERROR);
+            if let Some(entry) = &mut self.log {
+                entry.broken();
+            }
         }
     }
 }

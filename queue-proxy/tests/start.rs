@@ -75,3 +75,21 @@ fn it_serves_and_a_signal_ends_it_cleanly() {
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_request_is_logged_on_stdout_and_the_line_is_out_before_the_end() {
+    let mut command = sidecar(8012, "127.77.12.3");
+    let log = r#"{"enableRequestLog":true,"requestLogTemplate":"{{.Request.RequestURI}} {{.Response.Code}} {{.Revision.Name}}"}"#;
+    command.env("OBSERVABILITY_CONFIG", log).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    assert!(answer(&mut child, "127.77.12.3:8012").ends_with("queue"));
+    // Nobody listens at port 1.
+    let mut stream = TcpStream::connect("127.77.12.3:8012").unwrap();
+    stream.write_all(b"GET /x?y HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "/x?y 502 rev\n");
+}
