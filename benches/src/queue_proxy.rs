@@ -29,12 +29,11 @@ const BODY_CONNECTIONS: usize = 4;
 const RATE: u32 = 1000;
 /// Requests that the backend holds, for memory in flight.
 const IN_FLIGHT: usize = 500;
-/// What a new process gets before its memory counts as idle.
-const SETTLE: Duration = Duration::from_millis(250);
-
 /// How much of everything.
 struct Extent {
     starts: usize,
+    /// What a new process gets before its memory counts as idle.
+    settle: Duration,
     rounds: usize,
     closed: Duration,
     fixed: Duration,
@@ -52,21 +51,23 @@ impl Extent {
         if quick {
             Self {
                 starts: 3,
+                settle: ms(150),
                 rounds: 3,
-                closed: ms(450),
+                closed: ms(400),
                 fixed: ms(400),
-                single: ms(150),
+                single: ms(100),
                 bodies: ms(0),
                 idle_connections: most.min(2_000),
             }
         } else {
             Self {
                 starts: 15,
+                settle: ms(300),
                 rounds: 7,
-                closed: ms(2_000),
-                fixed: ms(3_000),
-                single: ms(1_000),
-                bodies: ms(750),
+                closed: ms(1_500),
+                fixed: ms(2_500),
+                single: ms(500),
+                bodies: ms(500),
                 idle_connections: most.min(10_000),
             }
         }
@@ -196,7 +197,7 @@ impl Bench {
                 entry.running = None;
                 let Some(running) = self.start(entry).await? else { return Ok(()) };
                 entry.add("start_to_first_answer_us", running.first_answer.as_secs_f64() * 1e6);
-                sleep(SETTLE).await;
+                sleep(self.extent.settle).await;
                 entry.add("rss_idle_kib", running.rss_kib());
                 entry.running = Some(running);
                 Ok(())
@@ -248,7 +249,7 @@ impl Bench {
     /// Memory of a request in flight, its connections with it, in a process of its own.
     async fn in_flight(&self, entry: &mut Entry) -> anyhow::Result<()> {
         let Some(running) = self.start(entry).await? else { return Ok(()) };
-        sleep(SETTLE).await;
+        sleep(self.extent.settle).await;
         let before = running.rss_kib();
         let _clients = load::in_flight(running.address, IN_FLIGHT).await?;
         sleep(backend::WAIT / 2).await;
@@ -260,10 +261,10 @@ impl Bench {
     async fn idle_connections(&self, entry: &mut Entry) -> anyhow::Result<()> {
         entry.running = None;
         let Some(running) = self.start(entry).await? else { return Ok(()) };
-        sleep(SETTLE).await;
+        sleep(self.extent.settle).await;
         let before = running.rss_kib();
         let clients = load::connections(running.address, self.extent.idle_connections).await?;
-        sleep(SETTLE).await;
+        sleep(self.extent.settle).await;
         entry.add("kib_per_idle_connection", (running.rss_kib() - before) / clients.len() as f64);
         Ok(())
     }

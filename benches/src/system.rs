@@ -2,8 +2,11 @@
 //! own, and stopped at the end.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     net::SocketAddr,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -33,7 +36,14 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
 /// Builds a release binary of this checkout, so that no figure is of an older one, and says where it is.
 pub(crate) fn build_binary(package: &str, binary: &str) -> anyhow::Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What `cargo run` tells this program about its package would make build scripts that look at it run again.
+    let about_us =
+        |name: &OsStr| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.as_bytes().starts_with(p.as_bytes()));
+    for (name, _) in env::vars_os().filter(|(name, _)| about_us(name)) {
+        command.env_remove(name);
+    }
+    let status = command
         .args(["build", "--release", "--locked", "--quiet", "-p", package])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdout(Stdio::null())
