@@ -23,12 +23,14 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::BoxError;
 use crate::drain::Drain;
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
+use crate::tls::Tls;
 use signs::{HeaderTimer, SignedIo, Signs};
 
 /// An HTTP/1 connection without a request for this long is parked.
@@ -49,6 +51,8 @@ pub struct ServerConfig {
     pub h2_window: u32,
     /// Largest h2 frame taken.
     pub h2_max_frame: u32,
+    /// TLS instead of plain text.
+    pub tls: Option<Tls>,
 }
 
 impl Default for ServerConfig {
@@ -60,6 +64,7 @@ impl Default for ServerConfig {
             h2_max_concurrent_streams: 250,
             h2_window: 1 << 20,
             h2_max_frame: 1 << 20,
+            tls: None,
         }
     }
 }
@@ -168,31 +173,59 @@ where
 {
     let _guard = drain.guard();
     let _ = stream.set_nodelay(true);
-    let protocol = tokio::select! {
-        protocol = tokio::time::timeout(config.header_read_timeout, detect(&stream)) => protocol,
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(config.header_read_timeout, open(stream, &config)) => opened,
         // Nothing was asked yet. A client that connected just before is told by a close, before any request.
         () = drain.started() => return,
     };
-    let Ok(Ok(Some(protocol))) = protocol else { return };
+    let Ok(Ok(Some((stream, protocol)))) = opened else { return };
     match protocol {
-        Protocol::Http1 => http1(Stream(stream), &config, &drain, service).await,
+        Protocol::Http1 => http1(stream, &config, &drain, service).await,
         Protocol::Http2 => {
-            let connection = http2::Builder::new(LocalExecutor)
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(config.h2_max_concurrent_streams)
-                .initial_stream_window_size(config.h2_window)
-                .initial_connection_window_size(config.h2_window)
-                .max_frame_size(config.h2_max_frame)
-                .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
-                .serve_connection(TokioIo::new(stream), service);
             // Boxed: an HTTP/1 connection should not reserve room for this one.
             Box::pin(async {
-                let connection = pin!(connection);
-                until_drained(connection, &drain, http2::Connection::graceful_shutdown, |_| Poll::Pending).await
+                let connection = http2::Builder::new(LocalExecutor)
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(config.h2_max_concurrent_streams)
+                    .initial_stream_window_size(config.h2_window)
+                    .initial_connection_window_size(config.h2_window)
+                    .max_frame_size(config.h2_max_frame)
+                    .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
+                    .serve_connection(TokioIo::new(stream), service);
+                until_drained(pin!(connection), &drain, http2::Connection::graceful_shutdown, |_| Poll::Pending).await
             })
             .await;
         }
     }
+}
+
+/// From a bare connection to one that is about to carry HTTP.
+async fn open(stream: TcpStream, config: &ServerConfig) -> io::Result<Option<(Stream, Protocol)>> {
+    match &config.tls {
+        None => Ok(detect(&stream).await?.map(|protocol| (Stream::Plain(stream), protocol))),
+        Some(tls) => Box::pin(handshake(stream, tls)).await,
+    }
+}
+
+async fn handshake(mut stream: TcpStream, tls: &Tls) -> io::Result<Option<(Stream, Protocol)>> {
+    const HANDSHAKE: u8 = 22;
+    let mut first = [0];
+    match stream.peek(&mut first).await? {
+        0 => return Ok(None),
+        _ if first[0] != HANDSHAKE => {
+            let mistaken = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+            stream.write_all(mistaken).await?;
+            // What was sent is read, or closing would take the answer back.
+            stream.shutdown().await?;
+            let _ = tokio::io::copy(&mut stream.take(64 * 1024), &mut tokio::io::sink()).await;
+            return Ok(None);
+        }
+        _ => {}
+    }
+    let stream = tls.acceptor().accept(stream).await?;
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let protocol = if h2 { Protocol::Http2 } else { Protocol::Http1 };
+    Ok(Some((Stream::Tls(Box::new(stream)), protocol)))
 }
 
 /// An HTTP/1 connection, parked whenever it rests.
@@ -218,9 +251,8 @@ where
         stream = parts.io.into_inner().into_stream();
         early = parts.read_buf;
         service = parts.service;
-        let mut first = [0];
         let bytes_came = tokio::select! {
-            seen = stream.0.peek(&mut first) => matches!(seen, Ok(1..)),
+            came = stream.bytes_come() => came,
             () = drain.started() => false,
         };
         if !bytes_came {

@@ -12,7 +12,7 @@
 //! 6. [`body`]: one streaming body type; accounting ends with its last frame or its drop.
 //! 7. [`drain`]: stop accepting, let everything in flight end, know when it has.
 //!
-//! [`headers`] holds the pure header rules, [`errors`] every answer a hop makes itself; [`shutdown`] is the signals.
+//! [`tls`] is for a listener with a certificate. [`headers`] holds the pure header rules, [`errors`] every answer a hop makes itself; [`shutdown`] is the signals.
 //!
 //! It is built for one `current_thread` runtime per core ([`runtime`]): pools and services are not `Send`, there is no
 //! lock on the request path. It knows nothing of revisions, probes or concurrency limits.
@@ -30,6 +30,7 @@ pub mod pool;
 pub mod runtime;
 pub mod shutdown;
 mod stream;
+pub mod tls;
 pub mod upgrade;
 
 pub use accept::{Peer, ServerConfig, serve};

@@ -289,7 +289,7 @@ impl Endpoint {
             .map_err(|source| SendFault::Dial { target: self.inner.target, source })?;
         let (sender, connection) = http1::Builder::new()
             .title_case_headers(self.inner.config.title_case_headers)
-            .handshake(TokioIo::new(Stream(stream)))
+            .handshake(TokioIo::new(Stream::Plain(stream)))
             .await
             .map_err(SendFault::Connection)?;
         tokio::task::spawn_local(async move {

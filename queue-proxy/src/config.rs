@@ -9,6 +9,7 @@ use std::time::Duration;
 use api::ports;
 use proxy::deadline::Limits;
 
+use crate::certificates;
 use crate::observability::{self, Observability};
 use crate::readiness::{ProbeError, Readiness};
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub bind_address: Option<IpAddr>,
     /// Main port (8012 or 8013; both speak HTTP/1 and h2c).
     pub serving_port: u16,
+    /// The TLS port beside it, if certificates are mounted.
+    pub tls: certificates::Settings,
     /// `/wait-for-drain`.
     pub admin_port: u16,
     /// The stat that the autoscaler scrapes.
@@ -87,7 +90,18 @@ impl Config {
         let env = Env { lookup };
         let container_concurrency = env.required_int("CONTAINER_CONCURRENCY")?;
         let serving_port = env.required_port("QUEUE_SERVING_PORT")?;
-        env.required("QUEUE_SERVING_TLS_PORT")?;
+        let text = |name| env.get(name).unwrap_or_default();
+        let tls = certificates::Settings {
+            folder: "/var/lib/knative/certs".into(),
+            reload: Duration::from_secs(60),
+            port: env.required("QUEUE_SERVING_TLS_PORT")?,
+            options: proxy::tls::Options {
+                min_version: text("QUEUE_PROXY_TLS_MIN_VERSION"),
+                max_version: text("QUEUE_PROXY_TLS_MAX_VERSION"),
+                cipher_suites: text("QUEUE_PROXY_TLS_CIPHER_SUITES"),
+                curves: text("QUEUE_PROXY_TLS_CURVE_PREFERENCES"),
+            },
+        };
         let user_port = env.required_port("USER_PORT")?;
         let total = env.required_int("REVISION_TIMEOUT_SECONDS")?;
         let response_start = env.int("REVISION_RESPONSE_START_TIMEOUT_SECONDS")?.unwrap_or(0);
@@ -117,6 +131,7 @@ impl Config {
             container_concurrency: u32::try_from(container_concurrency.max(0)).unwrap_or(u32::MAX),
             bind_address,
             serving_port,
+            tls,
             admin_port: ports::QUEUE_ADMIN,
             stats_port: ports::AUTOSCALING_METRICS,
             user: SocketAddr::from((Ipv4Addr::LOCALHOST, user_port)),

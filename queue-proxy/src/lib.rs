@@ -3,7 +3,7 @@
 //! It sits in every pod between the network and the user's container, takes each request in on 8012 and sends it to
 //! `127.0.0.1:USER_PORT`. In the order things happen:
 //!
-//! 1. [`config`]: environment → [`Config`].
+//! 1. [`config`]: environment → [`Config`]; [`certificates`] for the TLS port, if they are mounted.
 //! 2. [`probe`]: is this request a probe? [`readiness`] answers whether the app is ready.
 //! 3. [`drainer`]: a pod that goes away fails its probes and serves on until it is quiet.
 //! 4. [`stats`]: every other request counts, from here to its last byte.
@@ -14,6 +14,7 @@
 //! One thread, no lock, no Kubernetes API. The page "what happens to a request" is `README.md` of this crate.
 
 pub mod breaker;
+pub mod certificates;
 pub mod config;
 pub mod drainer;
 pub mod forwarded;

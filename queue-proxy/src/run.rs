@@ -13,6 +13,7 @@ use proxy::{Drain, ServerConfig, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{Certificate, CertificateError};
 use crate::config::Config;
 use crate::handler::handle;
 use crate::metrics::Metrics;
@@ -33,6 +34,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The TLS port cannot be served.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -46,6 +50,7 @@ pub enum Error {
 pub struct QueueProxy {
     config: Config,
     main: TcpListener,
+    secure: Option<(TcpListener, Certificate)>,
     admin: TcpListener,
     stats: TcpListener,
     user_metrics: Option<TcpListener>,
@@ -57,6 +62,8 @@ pub struct QueueProxy {
 pub struct Addresses {
     /// Requests.
     pub serving: SocketAddr,
+    /// Requests over TLS.
+    pub serving_tls: Option<SocketAddr>,
     /// `/wait-for-drain`.
     pub admin: SocketAddr,
     /// The autoscaler's stat.
@@ -70,6 +77,10 @@ impl QueueProxy {
     #[allow(clippy::unused_async)] // the same shape as every other process
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let main = listen(config.bind_address, config.serving_port)?;
+        let secure = match Certificate::find(&config.tls)? {
+            Some(certificate) => Some((listen(config.bind_address, certificate.port()?)?, certificate)),
+            None => None,
+        };
         let admin = listen(config.bind_address, config.admin_port)?;
         let stats = listen(config.bind_address, config.stats_port)?;
         let user_metrics = config.observability.prometheus.as_ref().and_then(|endpoint| {
@@ -82,11 +93,12 @@ impl QueueProxy {
         };
         let addresses = Addresses {
             serving: address(&main)?,
+            serving_tls: secure.as_ref().map(|(listener, _)| address(listener)).transpose()?,
             admin: address(&admin)?,
             stats: address(&stats)?,
             user_metrics: user_metrics.as_ref().map(address).transpose()?,
         };
-        Ok(Self { config, main, admin, stats, user_metrics, addresses })
+        Ok(Self { config, main, secure, admin, stats, user_metrics, addresses })
     }
 
     /// Where it listens.
@@ -111,11 +123,14 @@ impl QueueProxy {
         serve_side_ports(self.admin, self.stats, self.user_metrics, &sidecar, &terminating, &side);
         tokio::task::spawn_local(report(Rc::downgrade(&sidecar)));
 
-        let shared = Rc::clone(&sidecar);
-        let main = serve(self.main, ServerConfig::default(), sidecar.drain.clone(), move |peer| {
-            let (sidecar, peer) = (Rc::clone(&shared), Rc::new(peer));
-            service_fn(move |request| handle(Rc::clone(&sidecar), Rc::clone(&peer), request))
-        });
+        let main = serve_main(self.main, ServerConfig::default(), &sidecar);
+        let secure = async {
+            if let Some((listener, certificate)) = self.secure {
+                let config = ServerConfig { tls: Some(certificate.tls()), ..ServerConfig::default() };
+                tokio::task::spawn_local(certificate.renew());
+                serve_main(listener, config, &sidecar).await;
+            }
+        };
         let end = async {
             shutdown.cancelled().await;
             terminating.set(true);
@@ -127,7 +142,7 @@ impl QueueProxy {
             tracing::warn!("upgraded connections cut");
         };
         tokio::select! {
-            () = main => {}
+            ((), ()) = futures::future::join(main, secure) => {}
             () = end => {}
         }
         side.begin();
@@ -135,6 +150,16 @@ impl QueueProxy {
         let _ = tokio::time::timeout(Duration::from_secs(1), side.idle()).await;
         Ok(())
     }
+}
+
+/// The main handler on a port; there are two if certificates are mounted.
+async fn serve_main(listener: TcpListener, config: ServerConfig, sidecar: &Rc<Sidecar>) {
+    let shared = Rc::clone(sidecar);
+    let make = move |peer| {
+        let (sidecar, peer) = (Rc::clone(&shared), Rc::new(peer));
+        service_fn(move |request| handle(Rc::clone(&sidecar), Rc::clone(&peer), request))
+    };
+    serve(listener, config, sidecar.drain.clone(), make).await;
 }
 
 fn serve_side_ports(

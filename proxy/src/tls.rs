@@ -1,0 +1,186 @@
+//! TLS for a listener: one certificate, which may be replaced while connections are served.
+//!
+//! No client certificates are asked for. ALPN offers h2 and HTTP/1.1. The words of [`Options`] are Go's, since
+//! upstream's configuration is written in them.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{NamedGroup, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
+
+/// What to negotiate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Oldest version: `1.2` or `1.3`; empty is 1.3.
+    pub min_version: String,
+    /// Newest version; empty is no limit.
+    pub max_version: String,
+    /// Suites of TLS 1.2 by their IANA names, separated by commas; empty is all. Those that are too weak to be known
+    /// here are passed over.
+    pub cipher_suites: String,
+    /// Key exchange groups, likewise (`X25519`, `CurveP256` or `P-256`, ...).
+    pub curves: String,
+}
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Not a version.
+    #[error("unknown TLS version {0:?}: 1.2 or 1.3")]
+    Version(String),
+    /// Nothing left to negotiate.
+    #[error("none of {0:?} is supported")]
+    Nothing(String),
+    /// The certificate or the key cannot be read.
+    #[error("certificate: {0}")]
+    Pem(#[from] tokio_rustls::rustls::pki_types::pem::Error),
+    /// The certificate, the key, or the two together cannot be used.
+    #[error("certificate: {0}")]
+    Unusable(#[from] tokio_rustls::rustls::Error),
+}
+
+/// A listener's TLS; clones share the certificate.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    current: Arc<Current>,
+}
+
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Tls {
+    /// TLS with a certificate chain and its key, both PEM.
+    pub fn new(options: &Options, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let provider = Arc::new(provider(options)?);
+        let current = Arc::new(Current(RwLock::new(certified(chain, key, &provider)?)));
+        let resolver: Arc<dyn ResolvesServerCert> = current.clone();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&versions(options)?)?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), current })
+    }
+
+    /// Uses another certificate from the next handshake on. After an error the old one stays.
+    pub fn replace(&self, chain: &[u8], key: &[u8]) -> Result<(), TlsError> {
+        let certified = certified(chain, key, self.config.crypto_provider())?;
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+}
+
+fn certified(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(key)?;
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, provider)?))
+}
+
+fn versions(options: &Options) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {
+    let number = |text: &str, default| match text {
+        "" => Ok(default),
+        "1.2" => Ok(2),
+        "1.3" => Ok(3),
+        other => Err(TlsError::Version(other.into())),
+    };
+    let (min, max) = (number(&options.min_version, 3)?, number(&options.max_version, 3)?);
+    let versions: Vec<_> = [(3, &version::TLS13), (2, &version::TLS12)]
+        .into_iter()
+        .filter(|(number, _)| (min..=max).contains(number))
+        .map(|(_, version)| version)
+        .collect();
+    if versions.is_empty() {
+        return Err(TlsError::Nothing(format!("{} to {}", options.min_version, options.max_version)));
+    }
+    Ok(versions)
+}
+
+fn provider(options: &Options) -> Result<CryptoProvider, TlsError> {
+    let mut provider = ring::default_provider();
+    let wanted = names(&options.cipher_suites);
+    if !wanted.is_empty() {
+        provider.cipher_suites.retain(|suite| match suite {
+            SupportedCipherSuite::Tls13(_) => true,
+            SupportedCipherSuite::Tls12(_) => {
+                let name = suite.suite().as_str().unwrap_or_default();
+                // Go has an older name for the ChaCha suites, without the hash.
+                wanted.iter().any(|wanted| name == *wanted || name.strip_suffix("_SHA256") == Some(wanted))
+            }
+        });
+    }
+    let wanted = names(&options.curves);
+    if !wanted.is_empty() {
+        provider.kx_groups = wanted.iter().filter_map(|name| group(&provider.kx_groups, name)).collect();
+        if provider.kx_groups.is_empty() {
+            return Err(TlsError::Nothing(options.curves.clone()));
+        }
+    }
+    Ok(provider)
+}
+
+fn names(list: &str) -> Vec<&str> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
+fn group(groups: &[&'static dyn SupportedKxGroup], name: &str) -> Option<&'static dyn SupportedKxGroup> {
+    let wanted = match name {
+        "X25519" => NamedGroup::X25519,
+        "CurveP256" | "P-256" => NamedGroup::secp256r1,
+        "CurveP384" | "P-384" => NamedGroup::secp384r1,
+        _ => return None,
+    };
+    groups.iter().copied().find(|group| group.name() == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_follow_the_table() {
+        for (min, max, expected) in [
+            ("", "", Some(1)),
+            ("1.3", "", Some(1)),
+            ("1.2", "", Some(2)),
+            ("1.2", "1.2", Some(1)),
+            ("", "1.2", None),
+            ("1.3", "1.2", None),
+            ("1.1", "", None),
+            ("1.2", "tls", None),
+        ] {
+            let options = Options { min_version: min.into(), max_version: max.into(), ..Options::default() };
+            assert_eq!(versions(&options).ok().map(|versions| versions.len()), expected, "{min} {max}");
+        }
+    }
+
+    #[test]
+    fn suites_and_groups_are_chosen_by_name() {
+        let chosen = |cipher_suites: &str, curves: &str| {
+            let options = Options { cipher_suites: cipher_suites.into(), curves: curves.into(), ..Options::default() };
+            let provider = provider(&options).ok()?;
+            let old = provider.cipher_suites.iter().filter(|suite| matches!(suite, SupportedCipherSuite::Tls12(_)));
+            Some((old.count(), provider.kx_groups.len()))
+        };
+        assert_eq!(chosen("", ""), Some((6, 3)));
+        let two =
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,TLS_RSA_WITH_RC4_128_SHA";
+        assert_eq!(chosen(two, "X25519MLKEM768,P-256"), Some((2, 1)));
+        assert_eq!(chosen("", "P-521"), None);
+    }
+}
