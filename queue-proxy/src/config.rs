@@ -38,6 +38,8 @@ pub struct Config {
     pub identity: Identity,
     /// Metrics and logs wanted.
     pub observability: Observability,
+    /// Whether the metrics page has the names of old dashboards too (`DORMOUSE_OLD_METRIC_NAMES`).
+    pub old_metric_names: bool,
     /// A drain ends when this long no new request came (`DORMOUSE_DRAIN_QUIET_MS`).
     pub drain_quiet: Duration,
     /// Log level; junk means info.
@@ -144,6 +146,7 @@ impl Config {
             readiness,
             identity,
             observability,
+            old_metric_names: env.bool("DORMOUSE_OLD_METRIC_NAMES")?.unwrap_or(true),
             drain_quiet: Duration::from_millis(u64::try_from(quiet).unwrap_or(0)),
             log_level,
         })

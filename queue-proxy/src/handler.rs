@@ -74,7 +74,8 @@ fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Incoming>, kind: &Kind) -> In
     let proxied = request.headers().get(words::PROXY_REQUEST).is_some_and(|value| value == api::probe::ACTIVATOR);
     let arrival = match &sidecar.metrics {
         Some(metrics) if *kind == Kind::Ordinary => {
-            Some(metrics.arrive(request.method(), request.version(), request.headers()))
+            let body = http_body::Body::size_hint(request.body()).exact();
+            Some(metrics.arrive(request.method(), request.version(), request.headers(), body))
         }
         _ => None,
     };
@@ -102,7 +103,16 @@ async fn exchange(
     }
     let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
     let outbound = forward::prepare_checked(request, &options)?;
-    let response = deadline.run(sidecar.app.send(outbound.request)).await.map_err(timed_out)??;
+    let sent = deadline.run(sidecar.app.send(outbound.request)).await;
+    if let Some(in_flight) = &mut accounting.in_flight {
+        in_flight.app_answers(match &sent {
+            Ok(Ok(response)) => Ok(response.status()),
+            Ok(Err(error)) if error.is_dial() => Err("connect"),
+            Ok(Err(_)) => Err("broken"),
+            Err(_limit) => Err("timeout"),
+        });
+    }
+    let response = sent.map_err(timed_out)??;
     let (response, tunnel) = forward::answer(response, outbound.upgrade)?;
     if let Some(tunnel) = tunnel {
         let mut accounting = std::mem::take(accounting);

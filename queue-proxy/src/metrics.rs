@@ -2,6 +2,11 @@
 //!
 //! Names, units, bounds and labels are those of upstream's OpenTelemetry exporter. Label sets are bounded: methods and
 //! versions are closed lists, route tags beyond [`MAX_TAGS`] share one value, and no label comes from the Host header.
+//! The names of upstream's earlier exporter are on the same page ([`old_names`]).
+//!
+//! Sizes of request bodies are recorded when the request names them; chunked ones are not measured.
+
+mod old_names;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -11,6 +16,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use prometheus::{Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, Registry, TextEncoder};
 
 use crate::config::Identity;
+use old_names::OldNames;
 
 /// Bounds of durations in seconds.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -25,9 +31,13 @@ const MAX_TAGS: usize = 100;
 pub struct Metrics {
     registry: Registry,
     server_duration: HistogramVec,
+    request_size: HistogramVec,
     response_size: HistogramVec,
+    client_duration: HistogramVec,
+    client_request_size: HistogramVec,
     invocation: HistogramVec,
     queue_depth: Gauge,
+    old_names: Option<OldNames>,
     resolved: RefCell<HashMap<Labels, Series>>,
     tags: RefCell<HashSet<String>>,
 }
@@ -38,13 +48,29 @@ struct Labels {
     status: u16,
     version: &'static str,
     tag: String,
+    /// What the app gave, if it was asked.
+    app: Option<Result<u16, &'static str>>,
 }
 
 #[derive(Debug, Clone)]
 struct Series {
     server_duration: Histogram,
+    request_size: Histogram,
     response_size: Histogram,
+    client: Option<(Histogram, Histogram)>,
     invocation: Histogram,
+    old: Option<old_names::Series>,
+}
+
+/// What of it all is wanted, and for which pod.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// Whose metrics.
+    pub identity: &'a Identity,
+    /// Where the app listens.
+    pub user_port: u16,
+    /// Today's names and the old ones, or today's only.
+    pub old_names: bool,
 }
 
 /// What is known of a request when it arrives.
@@ -53,6 +79,16 @@ pub struct Arrival {
     method: &'static str,
     version: &'static str,
     tag: String,
+    body: Option<u64>,
+}
+
+/// What the app gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status, or a word for why there is none.
+    pub status: Result<StatusCode, &'static str>,
+    /// From the first byte sent to the response head.
+    pub after: Duration,
 }
 
 /// How a request ended.
@@ -66,16 +102,33 @@ pub struct Outcome {
     pub total: Duration,
     /// From the slot to the last byte; `None` if the app was never asked.
     pub invocation: Option<Duration>,
+    /// What the app gave; `None` if it was never asked or the client left before.
+    pub answer: Option<Answer>,
 }
 
 impl Metrics {
     /// Registers everything for a pod.
-    pub fn new(identity: &Identity) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new_custom(None, Some(resource_labels(identity)))?;
+    pub fn new(settings: &Settings<'_>) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(None, Some(resource_labels(settings.identity)))?;
         let server_labels =
             ["http_request_method", "http_response_status_code", "network_protocol_version", "kn_route_tag"];
+        let client_labels = [
+            "http_request_method",
+            "http_response_status_code",
+            "error_type",
+            "network_protocol_version",
+            "kn_route_tag",
+        ];
         let vec = |name: &str, help: &str, bounds: &[f64], labels: &[&str]| {
-            HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.to_vec()), labels)
+            let mut options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
+            if name.starts_with("http_") {
+                options = options.const_label("network_protocol_name", "http").const_label("url_scheme", "http");
+            }
+            if name.starts_with("http_client_") {
+                let port = settings.user_port.to_string();
+                options = options.const_label("server_address", "127.0.0.1").const_label("server_port", port);
+            }
+            HistogramVec::new(options, labels)
         };
         let server_duration = vec(
             "http_server_request_duration_seconds",
@@ -85,6 +138,16 @@ impl Metrics {
         )?;
         let response_size =
             vec("http_server_response_body_size_bytes", "Size of response bodies.", &BYTES, &server_labels)?;
+        let request_size =
+            vec("http_server_request_body_size_bytes", "Size of request bodies.", &BYTES, &server_labels)?;
+        let client_duration = vec(
+            "http_client_request_duration_seconds",
+            "Duration of requests to the app, up to the response head.",
+            &SECONDS,
+            &client_labels,
+        )?;
+        let client_request_size =
+            vec("http_client_request_body_size_bytes", "Size of request bodies to the app.", &BYTES, &client_labels)?;
         let invocation = vec(
             "kn_serving_invocation_duration_seconds",
             "Duration of requests to the user container.",
@@ -92,49 +155,75 @@ impl Metrics {
             &["http_response_status_code"],
         )?;
         let queue_depth = Gauge::new("kn_serving_queue_depth", "Requests running and waiting at this pod.")?;
-        registry.register(Box::new(server_duration.clone()))?;
-        registry.register(Box::new(response_size.clone()))?;
-        registry.register(Box::new(invocation.clone()))?;
+        for histogram in
+            [&server_duration, &request_size, &response_size, &client_duration, &client_request_size, &invocation]
+        {
+            registry.register(Box::new(histogram.clone()))?;
+        }
         registry.register(Box::new(queue_depth.clone()))?;
         Ok(Self {
             registry,
             server_duration,
+            request_size,
             response_size,
+            client_duration,
+            client_request_size,
             invocation,
             queue_depth,
+            old_names: settings.old_names.then(|| OldNames::new(settings.identity)).transpose()?,
             resolved: RefCell::default(),
             tags: RefCell::default(),
         })
     }
 
-    /// Notes what the labels need from a request.
-    pub fn arrive(&self, method: &Method, version: Version, headers: &HeaderMap) -> Arrival {
-        Arrival { method: method_label(method), version: version_label(version), tag: self.bounded(route_tag(headers)) }
+    /// Notes what the labels need from a request. `body`: its size, if it is known.
+    pub fn arrive(&self, method: &Method, version: Version, headers: &HeaderMap, body: Option<u64>) -> Arrival {
+        let tag = self.bounded(route_tag(headers));
+        Arrival { method: method_label(method), version: version_label(version), tag, body }
     }
 
     /// Records a request that is over.
     pub fn record(&self, arrival: Arrival, outcome: &Outcome) {
-        let Arrival { method, version, tag } = arrival;
-        let labels = Labels { method, status: outcome.status.as_u16(), version, tag };
+        let Arrival { method, version, tag, body } = arrival;
+        let app = outcome.answer.map(|answer| answer.status.map(|status| status.as_u16()));
+        let labels = Labels { method, status: outcome.status.as_u16(), version, tag, app };
         let mut resolved = self.resolved.borrow_mut();
         let series = resolved.entry(labels).or_insert_with_key(|labels| self.resolve(labels));
         series.server_duration.observe(outcome.total.as_secs_f64());
         series.response_size.observe(outcome.bytes as f64);
+        if let Some(body) = body {
+            series.request_size.observe(body as f64);
+        }
+        if let (Some((duration, size)), Some(answer)) = (&series.client, outcome.answer) {
+            duration.observe(answer.after.as_secs_f64());
+            if let Some(body) = body {
+                size.observe(body as f64);
+            }
+        }
         if let Some(invocation) = outcome.invocation {
             series.invocation.observe(invocation.as_secs_f64());
+        }
+        if let Some(old) = &series.old {
+            old.record(outcome);
         }
     }
 
     /// Running and waiting now.
     pub fn queue_depth(&self, depth: usize) {
         self.queue_depth.set(depth as f64);
+        if let Some(old) = &self.old_names {
+            old.queue_depth(depth as f64);
+        }
     }
 
     /// The page.
     pub fn text(&self) -> Vec<u8> {
         let mut page = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut page) {
-            tracing::warn!(%error, "metrics page");
+        let old = self.old_names.as_ref().map(|old| &old.registry);
+        for registry in [Some(&self.registry), old].into_iter().flatten() {
+            if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut page) {
+                tracing::warn!(%error, "metrics page");
+            }
         }
         page
     }
@@ -142,8 +231,19 @@ impl Metrics {
     fn resolve(&self, labels: &Labels) -> Series {
         let status = labels.status.to_string();
         let values = [labels.method, &status, labels.version, &labels.tag];
+        let client = labels.app.map(|app| {
+            let (app_status, error) = match app {
+                Ok(status) => (status.to_string(), ""),
+                Err(error) => (String::new(), error),
+            };
+            let values = [labels.method, &app_status, error, labels.version, &labels.tag];
+            (self.client_duration.with_label_values(&values), self.client_request_size.with_label_values(&values))
+        });
         Series {
             server_duration: self.server_duration.with_label_values(&values),
+            request_size: self.request_size.with_label_values(&values),
+            client,
+            old: self.old_names.as_ref().map(|old| old.resolve(labels.status, &labels.tag)),
             response_size: self.response_size.with_label_values(&values),
             invocation: self.invocation.with_label_values(&[status.as_str()]),
         }
@@ -219,6 +319,10 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
+    fn metrics(identity: &Identity) -> Metrics {
+        Metrics::new(&Settings { identity, user_port: 8080, old_names: true }).unwrap()
+    }
+
     #[test]
     fn route_tags_follow_the_table() {
         for (tag, default_route, expected) in [
@@ -237,24 +341,51 @@ mod tests {
 
     #[test]
     fn tags_and_methods_from_clients_cannot_grow_the_page() {
-        let metrics = Metrics::new(&Identity::default()).unwrap();
-        let outcome = Outcome { status: StatusCode::OK, bytes: 5, total: Duration::from_millis(3), invocation: None };
+        let metrics = metrics(&Identity::default());
+        let outcome = Outcome {
+            status: StatusCode::OK,
+            bytes: 5,
+            total: Duration::from_millis(3),
+            invocation: None,
+            answer: None,
+        };
         for n in 0..1000 {
             let mut headers = HeaderMap::new();
             headers.insert(api::headers::SERVING_TAG, HeaderValue::try_from(format!("tag{n}")).unwrap());
             let method = Method::from_bytes(format!("M{n}").as_bytes()).unwrap();
-            metrics.record(metrics.arrive(&method, Version::HTTP_11, &headers), &outcome);
+            metrics.record(metrics.arrive(&method, Version::HTTP_11, &headers, None), &outcome);
         }
         assert_eq!(metrics.resolved.borrow().len(), MAX_TAGS + 1);
     }
 
     #[test]
     fn a_request_of_a_second_falls_into_its_bucket() {
-        let metrics = Metrics::new(&Identity { revision: "rev".into(), ..Identity::default() }).unwrap();
+        let metrics = metrics(&Identity { revision: "rev".into(), ..Identity::default() });
         let second = Duration::from_secs(1);
-        let outcome = Outcome { status: StatusCode::OK, bytes: 5, total: second, invocation: Some(second) };
-        metrics.record(metrics.arrive(&Method::GET, Version::HTTP_11, &HeaderMap::new()), &outcome);
+        let answer = Answer { status: Ok(StatusCode::OK), after: Duration::from_millis(600) };
+        let outcome =
+            Outcome { status: StatusCode::OK, bytes: 5, total: second, invocation: Some(second), answer: Some(answer) };
+        metrics.record(metrics.arrive(&Method::GET, Version::HTTP_11, &HeaderMap::new(), Some(7)), &outcome);
+        let refused = Answer { status: Err("connect"), after: Duration::ZERO };
+        let outcome = Outcome { status: StatusCode::BAD_GATEWAY, answer: Some(refused), ..outcome };
+        metrics.record(metrics.arrive(&Method::GET, Version::HTTP_11, &HeaderMap::new(), None), &outcome);
         let page = String::from_utf8(metrics.text()).unwrap();
+        let has = |name: &str, labels: &[&str], value: &str| {
+            let found = page.lines().any(|line| {
+                let rest = line.strip_prefix(name).filter(|rest| rest.starts_with('{'));
+                rest.is_some_and(|rest| labels.iter().all(|label| rest.contains(label)) && rest.ends_with(value))
+            });
+            assert!(found, "{name} {labels:?} {value}: {page}");
+        };
+        let ok = "http_response_status_code=\"200\"";
+        has("http_client_request_duration_seconds_bucket", &[ok, "le=\"0.75\"", "server_port=\"8080\""], " 1");
+        has("http_client_request_duration_seconds_bucket", &[ok, "le=\"0.5\""], " 0");
+        has("http_client_request_duration_seconds_count", &["error_type=\"connect\""], " 1");
+        has("http_server_request_body_size_bytes_sum", &[ok], " 7");
+        has("revision_request_count", &["response_code=\"502\"", "code_class=\"5xx\"", "tag=\"DISABLED\""], " 1");
+        has("revision_app_request_latencies_bucket", &["response_code=\"200\"", "le=\"1000\""], " 1");
+        has("revision_app_request_latencies_bucket", &["response_code=\"200\"", "le=\"900\""], " 0");
+        has("revision_queue_depth", &["container_name=\"queue-proxy\"", "revision_name=\"rev\""], " 0");
         let line =
             "kn_serving_invocation_duration_seconds_bucket{http_response_status_code=\"200\",kn_revision_name=\"rev\"";
         assert!(page.contains(&format!("{line},le=\"1\"}} 1")), "{page}");

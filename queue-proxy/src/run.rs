@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::certificates::{Certificate, CertificateError};
 use crate::config::Config;
 use crate::handler::handle;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::side_ports::{self, Terminating};
 use crate::sidecar::{REPORT_PERIOD, Sidecar};
 
@@ -110,7 +110,11 @@ impl QueueProxy {
     /// ports last.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let metrics = match &self.config.observability.prometheus {
-            Some(_) => Some(Metrics::new(&self.config.identity)?),
+            Some(_) => Some(Metrics::new(&metrics::Settings {
+                identity: &self.config.identity,
+                user_port: self.config.user.port(),
+                old_names: self.config.old_metric_names,
+            })?),
             None => None,
         };
         if !self.config.observability.unsupported.is_empty() {

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::breaker::{Breaker, Slot};
 use crate::config::Config;
 use crate::drainer::Drainer;
-use crate::metrics::{Arrival, Metrics, Outcome};
+use crate::metrics::{Answer, Arrival, Metrics, Outcome};
 use crate::readiness::Gate;
 use crate::request_log::{Entry, RequestLog};
 use crate::stats::Window;
@@ -137,6 +137,7 @@ struct Measure {
     arrival: Arrival,
     since: Instant,
     running_since: Option<Instant>,
+    answer: Option<Answer>,
     status: StatusCode,
     bytes: u64,
 }
@@ -151,6 +152,7 @@ impl InFlight {
             arrival,
             since: now,
             running_since: None,
+            answer: None,
             // What is recorded if the client leaves before there is a status (nginx's word for it).
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             bytes: 0,
@@ -164,6 +166,15 @@ impl InFlight {
         if let Some(measure) = &mut self.measure {
             measure.running_since = Some(Instant::now());
             self.sidecar.publish_depth();
+        }
+    }
+
+    /// The app has answered, or why it has not.
+    pub fn app_answers(&mut self, status: Result<StatusCode, &'static str>) {
+        if let Some(measure) = &mut self.measure
+            && let Some(since) = measure.running_since
+        {
+            measure.answer = Some(Answer { status, after: since.elapsed() });
         }
     }
 
@@ -197,6 +208,7 @@ impl Drop for InFlight {
                 bytes: measure.bytes,
                 total: now.duration_since(measure.since),
                 invocation: measure.running_since.map(|since| now.duration_since(since)),
+                answer: measure.answer,
             };
             metrics.record(measure.arrival, &outcome);
             self.sidecar.publish_depth();
