@@ -23,7 +23,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::BoxError;
@@ -155,6 +155,10 @@ async fn detect(stream: &TcpStream) -> io::Result<Option<Protocol>> {
             [] => return Ok(None),
             b"PRI" => return Ok(Some(Protocol::Http2)),
             // Three bytes almost always come together; look again later without spinning if not.
+            // Nothing more will come: HTTP/1 has an answer to that, and waiting would only hold the socket.
+            b"P" | b"PR" if stream.ready(Interest::READABLE).await?.is_read_closed() => {
+                return Ok(Some(Protocol::Http1));
+            }
             b"P" | b"PR" => {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_millis(500));

@@ -186,3 +186,16 @@ fn a_parked_connection_does_not_hold_up_the_end() {
         assert_eq!(until_closed(&mut stream).await, "");
     });
 }
+
+#[test]
+fn a_client_that_ends_within_the_first_bytes_is_not_waited_for() {
+    on_runtime(async {
+        let (address, _, _) = server(Duration::from_secs(60));
+        for begun in [&b""[..], b"P", b"PR"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun).await.unwrap();
+            stream.shutdown().await.unwrap();
+            until_closed(&mut stream).await;
+        }
+    });
+}
