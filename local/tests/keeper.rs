@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command as Std, Stdio},
     time::{Duration, Instant},
 };
@@ -83,7 +83,8 @@ async fn signals_reach_the_whole_group_and_leftovers_go_with_the_main_process() 
     let other = keeper.spawn(Command { log: None, ..sh(dir.path(), "exec sleep 1003") }).await.unwrap();
     until("four processes", || running_in(dir.path()).len() >= 5).await;
     keeper.signal(process.id(), Signal::Term);
-    assert_eq!(process.exit.await.unwrap().exit_code(), 128 + 15);
+    let exit = tokio::time::timeout(PATIENCE, process.exit).await.expect("SIGTERM ends it");
+    assert_eq!(exit.unwrap().exit_code(), 128 + 15);
     until("only the other container is left", || running_in(dir.path()) == BTreeSet::from([other.pid])).await;
 }
 
@@ -102,8 +103,7 @@ async fn a_chatty_process_is_not_held_up() {
 async fn closing_the_keeper_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (keeper, mut ended) = Keeper::start(Path::new(EXE)).unwrap();
-    let script = "trap '' TERM INT HUP; (setsid sh -c '(sleep 1000 &) ; sleep 1001' &) ; sleep 1002";
-    let process = keeper.spawn(sh(dir.path(), script)).await.unwrap();
+    let process = keeper.spawn(sh(dir.path(), STUBBORN)).await.unwrap();
     until("all run", || running_in(dir.path()).len() >= 4).await;
     keeper.close();
     tokio::time::timeout(PATIENCE, ended.wait()).await.unwrap();
@@ -112,12 +112,21 @@ async fn closing_the_keeper_leaves_nothing() {
     assert!(matches!(keeper.spawn(sh(dir.path(), "true")).await, Err(Error::KeeperGone)));
 }
 
+/// Ignores every polite signal, and hides a process from its parent and its session.
+const STUBBORN: &str = "trap '' TERM INT HUP; (setsid sh -c '(sleep 1000 &) ; sleep 1001' &) ; sleep 1002";
+
+/// The folder in which this program, started again by its own test, is the parent to be killed.
+const PARENT_IN: &str = "KEEPER_TEST_DIR";
+
 #[tokio::test]
 async fn kill_9_of_the_parent_leaves_nothing() {
+    if let Some(dir) = std::env::var_os(PARENT_IN) {
+        return be_the_parent(Path::new(&dir)).await;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut parent = Std::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "parent_that_is_killed", "--nocapture"])
-        .env("KEEPER_TEST_DIR", dir.path())
+        .args(["--exact", "kill_9_of_the_parent_leaves_nothing", "--nocapture"])
+        .env(PARENT_IN, dir.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -126,6 +135,12 @@ async fn kill_9_of_the_parent_leaves_nothing() {
     parent.kill().unwrap();
     parent.wait().unwrap();
     until("nothing is left", || running_in(dir.path()).is_empty()).await;
+}
+
+async fn be_the_parent(dir: &Path) {
+    let (keeper, _ended) = Keeper::start(Path::new(EXE)).unwrap();
+    let process = keeper.spawn(sh(dir, STUBBORN)).await.unwrap();
+    let _ = process.exit.await;
 }
 
 #[tokio::test]
@@ -143,15 +158,4 @@ async fn without_its_keeper_no_container_runs_on() {
     assert!(Std::new("kill").args(["-9", &keeper_pid]).status().unwrap().success());
     tokio::time::timeout(PATIENCE, ended.wait()).await.unwrap();
     until("nothing is left", || running_in(dir.path()).is_empty()).await;
-}
-
-/// Not a test: the process that `kill_9_of_the_parent_leaves_nothing` kills.
-#[tokio::test]
-#[ignore = "run by another test"]
-async fn parent_that_is_killed() {
-    let Some(dir) = std::env::var_os("KEEPER_TEST_DIR").map(PathBuf::from) else { return };
-    let (keeper, _ended) = Keeper::start(Path::new(EXE)).unwrap();
-    let script = "trap '' TERM INT HUP; (setsid sh -c '(sleep 1000 &) ; sleep 1001' &) ; sleep 1002";
-    let process = keeper.spawn(sh(&dir, script)).await.unwrap();
-    let _ = process.exit.await;
 }
