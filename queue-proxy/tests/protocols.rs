@@ -150,3 +150,36 @@ fn upgrade_tokens_must_match() {
         assert_eq!(status(&answer), 502);
     });
 }
+
+#[test]
+fn streams_opened_only_to_be_reset_end_the_connection() {
+    on_runtime(async {
+        const GOAWAY: u8 = 7;
+        const ENHANCE_YOUR_CALM: u8 = 11;
+        let pod = Pod::before(app(|_| async { Response::new(Body::full("ok")) })).await;
+        let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            [&length[1..], &[kind, flags], &stream.to_be_bytes()[..], payload].concat()
+        };
+        let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat();
+        for stream in (1..2001).step_by(2) {
+            // GET http://a/, complete; then CANCEL.
+            bytes.extend(frame(1, 5, stream, &[0x82, 0x86, 0x84, 0x41, 1, b'a']));
+            bytes.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
+        }
+        let mut raw = pod.connect().await;
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut raw.0, &bytes).await;
+        let mut seen = Vec::new();
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut raw.0, &mut seen).await;
+        let mut rest = seen.as_slice();
+        let mut told = false;
+        while let [a, b, c, kind, _, _, _, _, _, after @ ..] = rest {
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            let payload = &after[..length.min(after.len())];
+            told |= *kind == GOAWAY && payload.get(7) == Some(&ENHANCE_YOUR_CALM);
+            rest = &after[payload.len()..];
+        }
+        assert!(told, "no GOAWAY in {} bytes", seen.len());
+        assert!(pod.get("/").await.ends_with("ok"));
+    });
+}
