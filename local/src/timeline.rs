@@ -15,6 +15,10 @@ const KEPT: usize = 1024;
 /// Wake-ups under way to remember: one a revision. More than this and the oldest is forgotten.
 const MAX_OPEN: usize = 10_000;
 
+/// The autoscaler may decide before the activator has said that the request waits; its marks then belong to the
+/// wake-up if they are no older than this.
+const EARLY: Duration = Duration::from_secs(1);
+
 /// One wake-up so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WakeUp {
@@ -59,6 +63,7 @@ fn unix_millis<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Result<S
 #[derive(Debug, Default)]
 pub struct Timelines {
     open: HashMap<(String, String), WakeUp>,
+    early: HashMap<(String, String), Vec<(Phase, SystemTime)>>,
     done: VecDeque<WakeUp>,
 }
 
@@ -75,13 +80,16 @@ impl Timelines {
                 let oldest = self.open.iter().min_by_key(|(_, w)| w.started).map(|(k, _)| k.clone());
                 oldest.and_then(|k| self.open.remove(&k));
             }
-            let wake = WakeUp {
-                namespace: key.0.clone(),
-                revision: key.1.clone(),
-                started: mark.at,
-                phases: vec![Step { phase: Phase::Queued, at_us: 0 }],
-            };
+            let mut phases = vec![Step { phase: Phase::Queued, at_us: 0 }];
+            let early = self.early.remove(&key).unwrap_or_default();
+            let recent = |at: SystemTime| mark.at.duration_since(at).is_ok_and(|age| age <= EARLY);
+            phases.extend(early.into_iter().filter(|(_, at)| recent(*at)).map(|(phase, _)| Step { phase, at_us: 0 }));
+            let wake = WakeUp { namespace: key.0.clone(), revision: key.1.clone(), started: mark.at, phases };
             return Some(self.open.entry(key).or_insert(wake));
+        }
+        if !self.open.contains_key(&key) {
+            self.keep_early(key, mark.phase, mark.at);
+            return None;
         }
         let wake = self.open.get_mut(&key)?;
         if wake.phases.iter().any(|s| s.phase == mark.phase) {
@@ -98,6 +106,18 @@ impl Timelines {
         }
         self.done.push_back(wake);
         self.done.back()
+    }
+
+    fn keep_early(&mut self, key: (String, String), phase: Phase, at: SystemTime) {
+        if !matches!(phase, Phase::Decided | Phase::ScaleWritten) {
+            return;
+        }
+        if self.early.len() >= MAX_OPEN {
+            self.early.clear();
+        }
+        let marks = self.early.entry(key).or_default();
+        marks.retain(|(p, _)| *p != phase);
+        marks.push((phase, at));
     }
 
     /// Finished wake-ups, oldest first.
@@ -135,11 +155,23 @@ mod tests {
     #[test]
     fn only_the_first_mark_of_a_phase_counts() {
         let mut t = Timelines::default();
+        let later = 5_000_000;
         assert_eq!(t.record(mark(Phase::Decided, 0)), None, "nobody waits");
-        t.record(mark(Phase::Queued, 0));
-        assert_eq!(t.record(mark(Phase::Queued, 5)), None);
-        assert!(t.record(mark(Phase::Decided, 10)).is_some());
-        assert_eq!(t.record(mark(Phase::Decided, 20)), None);
+        t.record(mark(Phase::Queued, later));
+        assert_eq!(t.record(mark(Phase::Queued, later + 5)), None);
+        assert!(t.record(mark(Phase::Decided, later + 10)).is_some());
+        assert_eq!(t.record(mark(Phase::Decided, later + 20)), None);
+    }
+
+    #[test]
+    fn a_decision_just_before_the_wait_belongs_to_it() {
+        let mut t = Timelines::default();
+        let second = 1_000_000;
+        t.record(mark(Phase::Decided, 0));
+        t.record(mark(Phase::ScaleWritten, 2 * second - 5));
+        let wake = t.record(mark(Phase::Queued, 2 * second)).unwrap();
+        let phases: Vec<_> = wake.phases.iter().map(|s| (s.phase, s.at_us)).collect();
+        assert_eq!(phases, [(Phase::Queued, 0), (Phase::ScaleWritten, 0)], "the old decision was another wake-up's");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::conditions::Condition;
+/// A reference to a scalable object in the same namespace; a ServerlessService copies it.
+pub use crate::networking::ObjectRef as ScaleTargetRef;
 
 /// What to scale and by which limit.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,21 +42,6 @@ pub struct PodAutoscalerSpec {
     /// `http1` or `h2c`.
     #[serde(default)]
     pub protocol_type: String,
-}
-
-/// A reference to a scalable object in the same namespace.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ScaleTargetRef {
-    /// API version, such as `apps/v1`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_version: Option<String>,
-    /// Kind, such as `Deployment`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// Name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
 }
 
 /// What the autoscaler made of it.
