@@ -29,15 +29,14 @@ const PHASES: [&str; 6] = ["decided", "scale_written", "pod_scheduled", "contain
 const APP_PHASE: &str = "ready";
 
 pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
-    let (services, warm) = if quick { (20, 2_000) } else { (100, 20_000) };
+    let (services, warm) = if quick { (20, 2_000) } else { (60, 20_000) };
     let binary = system::build()?;
-    let first_200 = up_to_first_200(&binary)?;
+    let (first_200, idle) = up_with_demo(&binary)?;
 
     let arguments = ["--set", "config-autoscaler.allow-zero-initial-scale=true"];
     let system = System::start(&binary, &manifests(services), &arguments)?;
     system.wait("all services ready", |s| count_ready(s) == services)?;
-    thread::sleep(Duration::from_secs(1));
-    let idle = process::family(system.pid());
+    let many = process::family(system.pid());
     let mut cold = Vec::new();
     let mut bare = Vec::new();
     for i in 0..services {
@@ -68,6 +67,7 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
     metrics.push(("rss_up_idle_kib".to_owned(), rss(&idle, " up ")));
     metrics.push(("rss_keeper_idle_kib".to_owned(), rss(&idle, " __keeper")));
     metrics.push(("rss_idle_kib".to_owned(), idle.iter().map(|p| p.rss_kib as f64).sum()));
+    metrics.push(("rss_up_services_kib".to_owned(), rss(&many, " up ")));
     metrics.push(("rss_up_load_kib".to_owned(), rss(&loaded, " up ")));
     metrics.push(("rss_queue_proxy_kib".to_owned(), rss(&loaded, " queue-proxy")));
     metrics.push(("rss_hello_kib".to_owned(), rss(&loaded, " hello")));
@@ -93,6 +93,8 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
         ],
         notes: vec![
             "process: the same hello program, started bare and asked until it answers; the floor for any cold start"
+                .to_owned(),
+            "rss idle: one service, asleep; rss_up_services: the n services of this bench, asleep; load: all awake"
                 .to_owned(),
             "own: the whole wake-up less `ready`, in which the pod's processes start up".to_owned(),
         ],
@@ -121,19 +123,24 @@ fn count_ready(state: &Value) -> usize {
     services.iter().filter(|s| s["ready"] == "True").count()
 }
 
-/// From the start of `up --demo` to the first 200 of its service.
-fn up_to_first_200(binary: &Path) -> anyhow::Result<Duration> {
+/// From the start of `up --demo` to the first 200 of its service; and its processes once that service sleeps.
+fn up_with_demo(binary: &Path) -> anyhow::Result<(Duration, Vec<process::Process>)> {
     let system = System::start(binary, "", &["--demo"])?;
-    loop {
+    let first_200 = loop {
         let answer = http::get(system.http, "hello.default.example.com", "/");
         if answer.is_ok_and(|a| a.status == 200) {
-            return Ok(system.started.elapsed());
+            break system.started.elapsed();
         }
         if system.started.elapsed() > Duration::from_secs(30) {
             bail!("up --demo gave no 200 within 30 s");
         }
         thread::sleep(Duration::from_millis(2));
-    }
+    };
+    system
+        .wait("the demo service to sleep", |s| s["revisions"][0]["actual"] == 0 && s["revisions"][0]["desired"] == 0)?;
+    // Its processes are on their way out.
+    thread::sleep(Duration::from_secs(1));
+    Ok((first_200, process::family(system.pid())))
 }
 
 /// Starts the hello program alone and asks it until it answers.
