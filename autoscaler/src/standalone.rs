@@ -3,8 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{Autoscaler, Config};
@@ -27,16 +25,6 @@ pub fn main_from_env() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let config = Config::from_env().await.context("bad environment")?;
     let autoscaler = Autoscaler::bind(config).await.context("cannot start")?;
-    let shutdown = CancellationToken::new();
-    let mut terminated = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
-    let token = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminated.recv() => {}
-            // Where Ctrl-C cannot be heard there is nobody to press it.
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        token.cancel();
-    });
+    let shutdown = proxy::shutdown::token().context("cannot listen for signals")?;
     autoscaler.run(shutdown).await.context("autoscaler failed")
 }

@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-
 use crate::{Config, Controller};
 
 /// Runs the controller by the environment's settings until the process is told to stop.
@@ -20,21 +17,15 @@ pub fn main_from_env() -> ExitCode {
     match runtime.block_on(run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("controller: {error:#}");
+            // The errors say their causes themselves.
+            eprintln!("controller: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 async fn run() -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        stop.cancel();
-    });
+    let shutdown = proxy::shutdown::token()?;
     Controller::bind(Config::from_env().await?).await?.run(shutdown).await?;
     Ok(())
 }
