@@ -9,6 +9,7 @@ use api::{
     labels::{SYSTEM_NAMESPACE, networking::DORMOUSE_INGRESS_CLASS},
     ports, settings,
 };
+use control::settings::Settings;
 use k8s_openapi::api::core::v1::{ConfigMap, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Namespace};
 use kube::{
     Api, Client,
@@ -42,20 +43,6 @@ fn config_maps() -> [(&'static str, settings::Data); 10] {
     ]
 }
 
-/// Checks that a ConfigMap says something usable. Those that nothing reads yet are taken as they are.
-fn check(name: &str, data: &settings::Data) -> Result<(), settings::InvalidSetting> {
-    match name {
-        "config-autoscaler" => settings::Autoscaler::parse(data).map(drop),
-        "config-defaults" => settings::Defaults::parse(data).map(drop),
-        "config-deployment" => settings::Deployment::parse(data).map(drop),
-        "config-domain" => settings::Domain::parse(data, CLUSTER_DOMAIN).map(drop),
-        "config-features" => settings::Features::parse(data).map(drop),
-        "config-network" => settings::Network::parse(data).map(drop),
-        "config-observability" => settings::Observability::parse(data).map(drop),
-        _ => Ok(()),
-    }
-}
-
 /// Lays `--set` over the defaults and refuses what could not be read, before anything runs.
 pub fn check_settings(sets: &[Setting]) -> anyhow::Result<()> {
     let mut maps = BTreeMap::from(config_maps());
@@ -66,8 +53,10 @@ pub fn check_settings(sets: &[Setting]) -> anyhow::Result<()> {
         };
         data.insert(set.key.clone(), set.value.clone());
     }
+    // By the controller's own reading; ConfigMaps that it does not read are taken as they are.
+    let mut settings = Settings::new(CLUSTER_DOMAIN);
     for (name, data) in &maps {
-        check(name, data).map_err(|e| anyhow!("--set: {e}"))?;
+        settings.apply(name, data).map_err(|e| anyhow!("--set: {e}"))?;
     }
     Ok(())
 }
