@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use proxy::drain::Drain;
 use proxy::{Body, Pool, PoolConfig, ServerConfig};
@@ -350,7 +349,7 @@ impl Control {
 async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>) {
     let make = |_peer| {
         let metrics = Arc::clone(&metrics);
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |request: Request<Body>| {
             let answer = match (request.uri().path(), metrics.render()) {
                 ("/metrics", Ok(text)) => Response::new(Body::full(text)),
                 (path, rendered) => {

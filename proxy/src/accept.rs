@@ -1,40 +1,32 @@
 //! From a bound socket to a service call: the accept loop and the life of a connection.
 //!
 //! Each connection is one task on the thread that accepted it. Its protocol is seen in its first bytes: `PRI` opens h2
-//! (no HTTP/1 method begins so), anything else is HTTP/1. An idle HTTP/1 connection lives until its peer closes it; a
-//! header that has begun must be complete within a time ([`signs`]).
-//!
-//! A connection that rests is parked: its HTTP engine with all buffers goes, the socket stays and is looked at again
-//! when bytes come. Ten thousand idle clients then cost sockets and not much else.
-
-mod signs;
+//! (no HTTP/1 method begins so), which hyper serves; anything else is HTTP/1, which [`crate::h1`] serves. An idle HTTP/1
+//! connection lives until its peer closes it; a header that has begun must be complete within a time.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::server::conn::http2;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::BoxError;
+use crate::body::Body;
 use crate::drain::Drain;
+use crate::h1;
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
 use crate::tls::Tls;
-use signs::{HeaderTimer, SignedIo, Signs};
-
-/// An HTTP/1 connection without a request for this long is parked.
-const PARK_AFTER: Duration = Duration::from_millis(100);
+use crate::BoxError;
 
 /// How connections are served.
 #[derive(Debug, Clone)]
@@ -43,6 +35,8 @@ pub struct ServerConfig {
     pub header_read_timeout: Duration,
     /// Largest request head; above it 431.
     pub max_header_bytes: usize,
+    /// Who signs the answers to what is no request (`queue-proxy`, `activator`).
+    pub hop: &'static str,
     /// Header names on HTTP/1 as `X-Lower` rather than `x-lower`.
     pub title_case_headers: bool,
     /// h2 streams at once per connection.
@@ -60,6 +54,7 @@ impl Default for ServerConfig {
         Self {
             header_read_timeout: Duration::from_secs(60),
             max_header_bytes: (1 << 20) + 4096,
+            hop: "proxy",
             title_case_headers: true,
             h2_max_concurrent_streams: 250,
             h2_window: 1 << 20,
@@ -109,7 +104,7 @@ pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
 pub async fn serve<M, S, B>(listener: TcpListener, config: ServerConfig, drain: Drain, make_service: M)
 where
     M: Fn(Peer) -> S,
-    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
@@ -170,7 +165,7 @@ async fn detect(stream: &TcpStream) -> io::Result<Option<Protocol>> {
 
 async fn connection<S, B>(stream: TcpStream, config: Rc<ServerConfig>, drain: Drain, service: S)
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
@@ -184,7 +179,7 @@ where
     };
     let Ok(Ok(Some((stream, protocol)))) = opened else { return };
     match protocol {
-        Protocol::Http1 => http1(stream, &config, &drain, service).await,
+        Protocol::Http1 => h1::server::serve(stream, &config, &drain, &service).await,
         Protocol::Http2 => {
             // Boxed: an HTTP/1 connection should not reserve room for this one.
             Box::pin(async {
@@ -195,8 +190,22 @@ where
                     .initial_connection_window_size(config.h2_window)
                     .max_frame_size(config.h2_max_frame)
                     .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
-                    .serve_connection(TokioIo::new(stream), service);
-                until_drained(pin!(connection), &drain, http2::Connection::graceful_shutdown, |_| Poll::Pending).await
+                    .serve_connection(
+                        TokioIo::new(stream),
+                        service_fn(|request: Request<Incoming>| service.call(request.map(Body::incoming))),
+                    );
+                let mut connection = pin!(connection);
+                let ended = tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    // Asked to end after what is in flight.
+                    () = drain.started() => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                };
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
             })
             .await;
         }
@@ -230,112 +239,4 @@ async fn handshake(mut stream: TcpStream, tls: &Tls) -> io::Result<Option<(Strea
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let protocol = if h2 { Protocol::Http2 } else { Protocol::Http1 };
     Ok(Some((Stream::Tls(Box::new(stream)), protocol)))
-}
-
-/// An HTTP/1 connection, parked whenever it rests.
-async fn http1<S, B>(mut stream: Stream, config: &ServerConfig, drain: &Drain, mut service: S)
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + 'static,
-    B::Error: Into<BoxError>,
-{
-    let mut early = Bytes::new();
-    loop {
-        let signs = Signs::default();
-        let connection = http1::Builder::new()
-            .timer(HeaderTimer::new(&signs, config.header_read_timeout))
-            .header_read_timeout(config.header_read_timeout)
-            .max_buf_size(config.max_header_bytes.max(8192))
-            .title_case_headers(config.title_case_headers)
-            .serve_connection(TokioIo::new(SignedIo::new(stream, early, &signs)), service)
-            .with_upgrades();
-        // Boxed, so that a parked connection does not keep its room.
-        let Some(parts) = Box::pin(until_resting(connection, drain, signs)).await else { return };
-        stream = parts.io.into_inner().into_stream();
-        early = parts.read_buf;
-        service = parts.service;
-        let bytes_came = tokio::select! {
-            came = stream.bytes_come() => came,
-            () = drain.started() => false,
-        };
-        if !bytes_came {
-            return;
-        }
-    }
-}
-
-type Http1<S> = http1::UpgradeableConnection<TokioIo<SignedIo>, S>;
-
-/// Drives a connection until it ends (`None`) or has rested for a while.
-async fn until_resting<S, B>(
-    connection: Http1<S>,
-    drain: &Drain,
-    signs: Signs,
-) -> Option<http1::Parts<TokioIo<SignedIo>, S>>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + 'static,
-    B::Error: Into<BoxError>,
-{
-    let mut connection = connection;
-    let mut rest = pin!(tokio::time::sleep(PARK_AFTER));
-    let mut heads = signs.heads();
-    // The timer is moved only when it fires; requests in between leave it alone.
-    let rested = |cx: &mut Context<'_>| {
-        while signs.resting() {
-            ready!(rest.as_mut().poll(cx));
-            if heads == signs.heads() {
-                return Poll::Ready(());
-            }
-            heads = signs.heads();
-            rest.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
-        }
-        Poll::Pending
-    };
-    let ended = until_drained(Pin::new(&mut connection), drain, Http1::graceful_shutdown, rested).await;
-    if ended == Ended::Resting { connection.into_parts() } else { None }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Ended {
-    Closed,
-    Resting,
-}
-
-/// Drives a connection to its end or its rest; when the drain begins, asks it to end after what is in flight.
-async fn until_drained<C, E>(
-    mut connection: Pin<&mut C>,
-    drain: &Drain,
-    shut_down: impl Fn(Pin<&mut C>),
-    mut rested: impl FnMut(&mut Context<'_>) -> Poll<()>,
-) -> Ended
-where
-    C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
-{
-    let mut started = pin!(drain.started());
-    let (mut registered, mut shutting_down) = (false, false);
-    std::future::poll_fn(|cx| {
-        if !shutting_down {
-            // The signal needs polling only once: the task's waker does not change, and a poll takes a lock.
-            if !registered {
-                registered = true;
-                let _ = started.as_mut().poll(cx);
-            }
-            if drain.begun() {
-                shutting_down = true;
-                shut_down(connection.as_mut());
-            }
-        }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
-            }
-            return Poll::Ready(Ended::Closed);
-        }
-        rested(cx).map(|()| Ended::Resting)
-    })
-    .await
 }

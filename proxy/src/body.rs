@@ -11,6 +11,8 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::BoxError;
+use crate::h1::client::Connection;
+use crate::h1::server::Origin;
 use crate::pool::Lease;
 
 /// A request or response body.
@@ -19,36 +21,43 @@ use crate::pool::Lease;
 /// the pool; dropped before, the connection is closed, which is how the target learns that nobody listens any more.
 pub struct Body {
     kind: Kind,
-    lease: Option<Lease>,
+    /// The connection that the request came by, which also carries what is said before its answer.
+    origin: Option<Origin>,
 }
 
 enum Kind {
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
+    /// Of an HTTP/1 request; read through `origin`.
+    Request,
+    /// Of an HTTP/1 answer.
+    Answer(Box<Connection>, Lease),
+    /// None, but the connection of a 101.
+    Switched(Box<Connection>),
+    H2(Incoming),
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>),
 }
 
 impl Body {
     /// No body.
     pub const fn empty() -> Self {
-        Self { kind: Kind::Empty, lease: None }
+        Self::of(Kind::Empty)
+    }
+
+    const fn of(kind: Kind) -> Self {
+        Self { kind, origin: None }
     }
 
     /// A body of known bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, lease: None }
+        Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
-    /// A body as it arrives from a connection.
+    /// A body as it arrives from an h2 connection.
     pub fn incoming(incoming: Incoming) -> Self {
         // An ended body is kept as "empty" so that it can be sent twice (see the pool's replay rule).
-        if http_body::Body::is_end_stream(&incoming) {
-            Self::empty()
-        } else {
-            Self { kind: Kind::Incoming(incoming), lease: None }
-        }
+        if http_body::Body::is_end_stream(&incoming) { Self::empty() } else { Self::of(Kind::H2(incoming)) }
     }
 
     /// Any other body; costs an allocation and a virtual call per frame.
@@ -57,22 +66,59 @@ impl Body {
         B: http_body::Body<Data = Bytes> + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { kind: Kind::Boxed(Box::pin(http_body_util::BodyExt::map_err(body, Into::into))), lease: None }
+        Self::of(Kind::Boxed(Box::pin(http_body_util::BodyExt::map_err(body, Into::into))))
     }
 
     /// Whether this is certainly no body at all (not merely an unknown length that may turn out to be zero).
     pub fn is_empty(&self) -> bool {
-        matches!(self.kind, Kind::Empty)
+        matches!(self.kind, Kind::Empty | Kind::Switched(_))
     }
 
-    pub(crate) fn leased(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self::incoming(incoming);
-        if body.is_empty() {
-            lease.give_back();
-        } else {
-            body.lease = Some(lease);
+    /// The body of a request that came by this connection.
+    pub(crate) fn from_origin(origin: Origin, empty: bool) -> Self {
+        Self { kind: if empty { Kind::Empty } else { Kind::Request }, origin: Some(origin) }
+    }
+
+    /// The connection that the request came by, if it is HTTP/1.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.origin.clone()
+    }
+
+    /// Takes the whole body out, if all of it is here already and its length is known.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        let whole = match (&mut self.kind, &self.origin) {
+            (Kind::Full(bytes), _) => std::mem::take(bytes),
+            (Kind::Request, Some(origin)) => origin.take_whole()?,
+            _ => return None,
+        };
+        self.kind = Kind::Empty;
+        Some(whole)
+    }
+
+    /// Undoes [`Body::take_whole`].
+    pub(crate) fn put_back(&mut self, whole: Bytes) {
+        self.kind = Kind::Full(whole);
+    }
+
+    /// The body of an answer. The connection goes back at once if there is nothing to read.
+    pub(crate) fn answer(connection: Box<Connection>, lease: Lease) -> Self {
+        if connection.is_done() {
+            lease.give_back(connection);
+            return Self::empty();
         }
-        body
+        Self::of(Kind::Answer(connection, lease))
+    }
+
+    pub(crate) fn switched(connection: Box<Connection>) -> Self {
+        Self::of(Kind::Switched(connection))
+    }
+
+    /// The connection of a 101.
+    pub(crate) fn into_switched(self) -> Option<Box<Connection>> {
+        match self.kind {
+            Kind::Switched(connection) => Some(connection),
+            _ => None,
+        }
     }
 }
 
@@ -87,7 +133,10 @@ impl fmt::Debug for Body {
         let kind = match &self.kind {
             Kind::Empty => "Empty",
             Kind::Full(_) => "Full",
-            Kind::Incoming(_) => "Incoming",
+            Kind::Request => "Request",
+            Kind::Answer(..) => "Answer",
+            Kind::Switched(_) => "Switched",
+            Kind::H2(_) => "H2",
             Kind::Boxed(_) => "Boxed",
         };
         f.debug_tuple("Body").field(&kind).finish()
@@ -100,49 +149,53 @@ impl http_body::Body for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let (frame, ended) = match &mut this.kind {
-            Kind::Empty => return Poll::Ready(None),
+        match &mut this.kind {
+            Kind::Empty | Kind::Switched(_) => Poll::Ready(None),
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.kind = Kind::Empty;
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Incoming(incoming) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-                (frame.map(|frame| frame.map_err(BoxError::from)), http_body::Body::is_end_stream(incoming))
-            }
-            Kind::Boxed(boxed) => {
-                let frame = ready!(boxed.as_mut().poll_frame(cx));
-                let ended = boxed.is_end_stream();
-                (frame, ended)
-            }
-        };
-        match &frame {
-            Some(Ok(_)) if !ended => {}
-            Some(Err(_)) => drop(this.lease.take()),
-            Some(Ok(_)) | None => {
-                if let Some(lease) = this.lease.take() {
-                    lease.give_back();
+            Kind::Request => match &this.origin {
+                Some(origin) => origin.poll_frame(cx).map_err(Into::into),
+                None => Poll::Ready(None),
+            },
+            Kind::Answer(connection, _) => {
+                let frame = ready!(connection.poll_frame(cx));
+                if matches!(frame, Some(Err(_))) || connection.is_done() {
+                    let Kind::Answer(connection, lease) = std::mem::replace(&mut this.kind, Kind::Empty) else {
+                        return Poll::Ready(frame);
+                    };
+                    // After an error it is dropped, and closed by that.
+                    if !matches!(frame, Some(Err(_))) {
+                        lease.give_back(connection);
+                    }
                 }
+                Poll::Ready(frame)
             }
+            Kind::H2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Kind::Boxed(boxed) => boxed.as_mut().poll_frame(cx),
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Empty => true,
+            Kind::Empty | Kind::Switched(_) => true,
             Kind::Full(_) => false,
-            Kind::Incoming(incoming) => incoming.is_end_stream(),
+            Kind::Request => self.origin.as_ref().is_none_or(Origin::is_done),
+            Kind::Answer(connection, _) => connection.is_done(),
+            Kind::H2(incoming) => incoming.is_end_stream(),
             Kind::Boxed(boxed) => boxed.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Empty | Kind::Switched(_) => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Incoming(incoming) => incoming.size_hint(),
+            Kind::Request => self.origin.as_ref().map_or_else(|| SizeHint::with_exact(0), Origin::size_hint),
+            Kind::Answer(connection, _) => connection.size_hint(),
+            Kind::H2(incoming) => incoming.size_hint(),
             Kind::Boxed(boxed) => boxed.size_hint(),
         }
     }

@@ -15,6 +15,9 @@ pub enum Fault {
     /// A shape that two parsers could read differently, or that is no HTTP.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
+    /// A request head longer, or of more lines, than is taken.
+    #[error("request header too large")]
+    HeadTooLarge,
     /// Slots and waiting places are all taken.
     #[error("pending request queue full")]
     QueueFull,
@@ -54,6 +57,7 @@ impl Fault {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Dial(_) | Self::Target(_) | Self::Upgrade => StatusCode::BAD_GATEWAY,
@@ -65,6 +69,7 @@ impl Fault {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad-request",
+            Self::HeadTooLarge => "header-too-large",
             Self::QueueFull => "queue-full",
             Self::Timeout { limit, .. } => limit.reason(),
             Self::Dial(_) => "dial",
@@ -78,6 +83,7 @@ impl Fault {
     pub fn body(&self) -> Cow<'static, str> {
         match self {
             Self::BadRequest(why) => format!("400 Bad Request: {why}\n").into(),
+            Self::HeadTooLarge => "431 Request Header Fields Too Large\n".into(),
             Self::QueueFull => "pending request queue full\n".into(),
             Self::Timeout { text, .. } => (*text).into(),
             Self::Dial(text) | Self::Target(text) => format!("{text}\n").into(),

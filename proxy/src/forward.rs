@@ -6,13 +6,12 @@
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
 use crate::accept::Peer;
 use crate::body::Body;
 use crate::errors::Fault;
-use crate::expect;
+use crate::h1::RawQuery;
+use crate::h1::server::Origin;
 use crate::headers;
 use crate::upgrade::Tunnel;
 
@@ -40,11 +39,11 @@ pub struct Outbound {
 #[derive(Debug)]
 pub struct Pending {
     token: HeaderValue,
-    client: OnUpgrade,
+    client: Origin,
 }
 
 /// Checks and rewrites a request for the next hop. The protocol stays: HTTP/1.x goes on as HTTP/1.1, h2 as h2.
-pub fn prepare(request: Request<Incoming>, options: &Options<'_>) -> Result<Outbound, Fault> {
+pub fn prepare(request: Request<Body>, options: &Options<'_>) -> Result<Outbound, Fault> {
     check(&request)?;
     prepare_checked(request, options)
 }
@@ -55,27 +54,23 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Fault> {
 }
 
 /// [`prepare`] for a request that has passed [`check`].
-pub fn prepare_checked(mut request: Request<Incoming>, options: &Options<'_>) -> Result<Outbound, Fault> {
-    let upgrade = if request.version() == Version::HTTP_2 {
-        None
-    } else {
-        headers::upgrade_token(request.headers())
-            .cloned()
-            .map(|token| Pending { token, client: hyper::upgrade::on(&mut request) })
-    };
+pub fn prepare_checked(request: Request<Body>, options: &Options<'_>) -> Result<Outbound, Fault> {
+    // Only HTTP/1 requests have a connection that could be handed over.
+    let upgrade = headers::upgrade_token(request.headers())
+        .cloned()
+        .and_then(|token| Some(Pending { token, client: request.body().origin()? }));
     let (mut parts, body) = request.into_parts();
     rewrite(&mut parts, options)?;
-    let mut request = Request::from_parts(parts, Body::incoming(body));
-    if request.version() != Version::HTTP_2 && !request.body().is_empty() && expect::expects_continue(request.headers())
-    {
-        request = expect::hold_body(request);
-    }
-    Ok(Outbound { request, upgrade })
+    Ok(Outbound { request: Request::from_parts(parts, body), upgrade })
 }
 
 /// The part of [`prepare`] that needs no connection.
 pub fn rewrite(parts: &mut request::Parts, options: &Options<'_>) -> Result<(), Fault> {
+    let raw_query = parts.extensions.remove::<RawQuery>();
     parts.extensions.clear();
+    if let Some(raw_query) = raw_query {
+        parts.extensions.insert(raw_query);
+    }
     headers::remove_hop_by_hop(&mut parts.headers);
     for name in options.remove {
         parts.headers.remove(name);
@@ -145,26 +140,23 @@ pub fn set_host(parts: &mut request::Parts, host: HeaderValue) -> Result<(), Fau
 
 /// The answer for the client. With a 101 that both sides agree on comes the [`Tunnel`], which the caller must run.
 pub fn answer(
-    mut response: Response<Body>,
+    response: Response<Body>,
     upgrade: Option<Pending>,
 ) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        headers::remove_hop_by_hop(response.headers_mut());
+    let (mut parts, body) = response.into_parts();
+    headers::remove_hop_by_hop(&mut parts.headers);
+    if parts.status != StatusCode::SWITCHING_PROTOCOLS {
         // `remove_hop_by_hop` puts a wanted upgrade back; a response that does not switch has no use for it.
-        response.headers_mut().remove(http::header::UPGRADE);
-        response.headers_mut().remove(http::header::CONNECTION);
-        return Ok((response, None));
+        parts.headers.remove(http::header::UPGRADE);
+        parts.headers.remove(http::header::CONNECTION);
+        return Ok((Response::from_parts(parts, body), None));
     }
     let Some(pending) = upgrade else { return Err(Fault::Upgrade) };
-    let agreed = headers::upgrade_token(response.headers())
+    let agreed = headers::upgrade_token(&parts.headers)
         .is_some_and(|token| token.as_bytes().eq_ignore_ascii_case(pending.token.as_bytes()));
-    if !agreed {
-        return Err(Fault::Upgrade);
-    }
-    let target = hyper::upgrade::on(&mut response);
-    headers::remove_hop_by_hop(response.headers_mut());
-    response.headers_mut().remove(CONTENT_LENGTH);
-    Ok((response, Some(Tunnel::new(pending.client, target))))
+    let Some(target) = body.into_switched().filter(|_| agreed) else { return Err(Fault::Upgrade) };
+    parts.headers.remove(CONTENT_LENGTH);
+    Ok((Response::from_parts(parts, Body::empty()), Some(Tunnel::new(pending.client, *target))))
 }
 
 #[cfg(test)]

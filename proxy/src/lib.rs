@@ -3,9 +3,9 @@
 //! What comes in is a TCP connection, what goes out is the same request on a pooled connection to a target. In the
 //! order a request meets them:
 //!
-//! 1. [`accept`]: listeners, the accept loop, HTTP/1 or h2c by preface, one task per connection.
-//! 2. [`forward`]: refuses shapes that two parsers could read differently, rewrites the rest for the next hop.
-//!    [`expect`] keeps the client's body back until the target wants it.
+//! 1. [`accept`]: listeners, the accept loop, HTTP/1 or h2c by preface, one task per connection. `h1` is the engine of
+//!    HTTP/1, on both sides of the hop; it refuses shapes that two parsers could read differently. h2 is hyper's.
+//! 2. [`forward`]: rewrites a request for the next hop, and its answer for the client.
 //! 3. [`deadline`]: the three request timeouts, as a pure clock and the two futures that obey it.
 //! 4. [`pool`]: connections per target, last in first out, checked before reuse; [`dial`] opens new ones.
 //! 5. [`upgrade`]: once both sides said 101, bytes both ways.
@@ -23,8 +23,8 @@ pub mod deadline;
 pub mod dial;
 pub mod drain;
 pub mod errors;
-pub mod expect;
 pub mod forward;
+mod h1;
 pub mod headers;
 pub mod pool;
 pub mod runtime;
@@ -37,6 +37,7 @@ pub use accept::{Peer, ServerConfig, serve};
 pub use body::Body;
 pub use drain::Drain;
 pub use errors::Fault;
+pub use h1::RawQuery;
 pub use pool::{Endpoint, Pool, PoolConfig, SendError};
 
 /// Any error of a body or a service, boxed only once something went wrong.

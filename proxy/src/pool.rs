@@ -1,13 +1,12 @@
 //! Connections to targets, kept and reused.
 //!
 //! HTTP/1: a stack per target. The most recently used connection is taken first, so that a falling load lets the rest
-//! go idle and die. A connection that rested is looked at again (one turn of the event loop) before it is trusted,
-//! which catches the target that has closed its keep-alive side: upstream's most reported 502. h2: one shared
-//! connection per target.
+//! go idle and die. A connection that rested is looked at again before it is trusted, which catches the target that has
+//! closed its keep-alive side: upstream's most reported 502. h2: one shared connection per target.
 //!
 //! The protocol follows the request's version. What the pool never does: convert protocols, balance, wait for slots.
 //!
-//! # Replay
+//! # Repeating
 //! - Nothing was written: the request goes to another connection, body and all. If a *new* connection cannot be
 //!   opened, the request is given back in the error.
 //! - Something may have been written on a *reused* HTTP/1 connection that died before the first byte of the answer:
@@ -15,7 +14,6 @@
 //! - Everything else is an error.
 
 mod error;
-mod replay;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,17 +23,16 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode, Version};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
-use crate::expect::Hold;
+use crate::h1::client::{Connection, Failure};
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
-use replay::{Replay, died_before_answering};
-
+pub use crate::h1::client::ExchangeError;
 pub use error::{SendError, SendFault};
 
 /// How many connections to keep and for how long.
@@ -64,6 +61,8 @@ impl Default for PoolConfig {
 
 /// A connection that rested at least this long is looked at again before it is trusted.
 const TRUSTED_FOR: Duration = Duration::from_millis(1);
+/// How often idle connections are looked at, so that those which the target has closed do not linger.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// The pool of one thread: targets by address.
 #[derive(Debug, Clone)]
@@ -145,7 +144,7 @@ struct EndpointInner {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    connection: Box<Connection>,
     since: Instant,
     lifetime: Duration,
 }
@@ -194,45 +193,31 @@ impl Endpoint {
             // Boxed, as is opening below, so that what every connection reserves is the size of the usual way.
             return Box::pin(self.send_h2(request)).await;
         }
-        let hold = request.extensions().get::<Hold>().cloned();
-        let sent = self.send_h1(request).await;
-        if let (Ok(_), Some(hold)) = (&sent, hold) {
-            hold.answered();
-        }
-        sent
+        self.send_h1(request).await
     }
 
     async fn send_h1(&self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
-        let mut replay = None;
-        while let Some(mut sender) = self.checkout().await {
-            if replay.is_none() {
-                replay = Replay::of(&request);
-            }
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.lease(response, sender)),
-                Err(mut error) => match (error.take_message(), replay.take()) {
-                    (Some(unsent), kept) => {
-                        request = unsent;
-                        replay = kept;
-                    }
-                    (None, Some(kept)) if died_before_answering(error.error()) => {
-                        request = kept.into_request();
-                        break;
-                    }
-                    (None, _) => return Err(SendError::broken(error.into_error())),
-                },
+        while let Some(connection) = self.checkout() {
+            match connection.exchange(request).await {
+                Ok(answer) => return Ok(self.lease(answer)),
+                Err(Failure::Unsent(_, unsent)) => request = *unsent,
+                Err(Failure::Died(_, Some(repeat))) => {
+                    let connection = Box::pin(self.open_h1()).await.map_err(SendError::sent)?;
+                    return match connection.repeat(repeat).await {
+                        Ok(answer) => Ok(self.lease(answer)),
+                        Err(failure) => Err(failure.into()),
+                    };
+                }
+                Err(failure) => return Err(failure.into()),
             }
         }
-        let (mut sender, request) = match Box::pin(self.open_h1()).await {
-            Ok(sender) => (sender, request),
+        let connection = match Box::pin(self.open_h1()).await {
+            Ok(connection) => connection,
             Err(fault) => return Err(SendError::unsent(fault, request)),
         };
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok(self.lease(response, sender)),
-            Err(mut error) => match error.take_message() {
-                Some(request) => Err(SendError::unsent(SendFault::Connection(error.into_error()), request)),
-                None => Err(SendError::broken(error.into_error())),
-            },
+        match connection.exchange(request).await {
+            Ok(answer) => Ok(self.lease(answer)),
+            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -247,56 +232,39 @@ impl Endpoint {
                 Ok(response) => return Ok(response.map(Body::incoming)),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if reused => request = unsent,
-                    Some(unsent) => return Err(SendError::unsent(SendFault::Connection(error.into_error()), unsent)),
-                    None => return Err(SendError::broken(error.into_error())),
+                    Some(unsent) => return Err(SendError::unsent(SendFault::H2(error.into_error()), unsent)),
+                    None => return Err(SendError::sent(SendFault::H2(error.into_error()))),
                 },
             }
         }
     }
 
     /// The most recently used connection that is still good.
-    async fn checkout(&self) -> Option<http1::SendRequest<Body>> {
+    fn checkout(&self) -> Option<Box<Connection>> {
         loop {
             let idle = self.inner.idle.borrow_mut().pop()?;
             let rested = idle.since.elapsed();
-            if idle.sender.is_closed() || rested > idle.lifetime {
-                continue;
-            }
-            if rested >= TRUSTED_FOR || !idle.sender.is_ready() {
-                // One turn of the event loop: the connection's task sees a FIN that is already in the socket, or
-                // finishes the exchange before.
-                tokio::task::yield_now().await;
-            }
-            if idle.sender.is_ready() {
-                return Some(idle.sender);
+            if rested <= idle.lifetime && (rested < TRUSTED_FOR || idle.connection.is_quiet()) {
+                return Some(idle.connection);
             }
         }
     }
 
-    fn lease(&self, response: Response<hyper::body::Incoming>, sender: http1::SendRequest<Body>) -> Response<Body> {
+    fn lease(&self, (response, connection): (Response<()>, Box<Connection>)) -> Response<Body> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return response.map(|_| Body::empty());
+            return response.map(|()| Body::switched(connection));
         }
         let lifetime = announced_lifetime(response.headers())
             .map_or(self.inner.config.idle_lifetime, |announced| announced.min(self.inner.config.idle_lifetime));
-        let lease = Lease { endpoint: Rc::downgrade(&self.inner), sender, lifetime };
-        response.map(|body| Body::leased(body, lease))
+        let lease = Lease { endpoint: Rc::downgrade(&self.inner), lifetime };
+        response.map(|()| Body::answer(connection, lease))
     }
 
-    async fn open_h1(&self) -> Result<http1::SendRequest<Body>, SendFault> {
+    async fn open_h1(&self) -> Result<Box<Connection>, SendFault> {
         let stream = dial(self.inner.target, &self.inner.config.dial)
             .await
             .map_err(|source| SendFault::Dial { target: self.inner.target, source })?;
-        let (sender, connection) = http1::Builder::new()
-            .title_case_headers(self.inner.config.title_case_headers)
-            .handshake(TokioIo::new(Stream::Plain(stream)))
-            .await
-            .map_err(SendFault::Connection)?;
-        tokio::task::spawn_local(async move {
-            // Its error reaches the request it hit; an idle connection's end is no news.
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(sender)
+        Ok(Box::new(Connection::new(Stream::Plain(stream), self.inner.config.title_case_headers)))
     }
 
     async fn h2_sender(&self) -> Result<(http2::SendRequest<Body>, bool), SendFault> {
@@ -317,7 +285,7 @@ impl Endpoint {
             .max_header_list_size(10 << 20)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(SendFault::Connection)?;
+            .map_err(SendFault::H2)?;
         tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
@@ -345,18 +313,17 @@ impl Endpoint {
     }
 }
 
-/// A connection on loan to a response body.
+/// Where the connection of an answer goes when its body is over.
 pub(crate) struct Lease {
     endpoint: Weak<EndpointInner>,
-    sender: http1::SendRequest<Body>,
     lifetime: Duration,
 }
 
 impl Lease {
-    /// The exchange is complete; the connection may serve another.
-    pub(crate) fn give_back(self) {
+    /// The answer is complete; the connection may serve another, if it can.
+    pub(crate) fn give_back(self, connection: Box<Connection>) {
         let Some(endpoint) = self.endpoint.upgrade() else { return };
-        if endpoint.retired.get() || self.sender.is_closed() {
+        if endpoint.retired.get() || !connection.is_reusable() {
             return;
         }
         {
@@ -364,21 +331,21 @@ impl Lease {
             if idle.len() >= endpoint.config.max_idle_per_target {
                 return;
             }
-            idle.push(Idle { sender: self.sender, since: Instant::now(), lifetime: self.lifetime });
+            idle.push(Idle { connection, since: Instant::now(), lifetime: self.lifetime });
         }
         if !endpoint.sweeping.replace(true) {
-            tokio::task::spawn_local(sweep(Rc::downgrade(&endpoint), endpoint.config.idle_lifetime));
+            tokio::task::spawn_local(sweep(Rc::downgrade(&endpoint), endpoint.config.idle_lifetime.min(SWEEP)));
         }
     }
 }
 
-/// Closes connections that rested too long. Runs only while there are any.
+/// Closes connections that rested too long or that the target has closed. Runs only while there are any.
 async fn sweep(endpoint: Weak<EndpointInner>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         let Some(endpoint) = endpoint.upgrade() else { return };
         let mut idle = endpoint.idle.borrow_mut();
-        idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle.lifetime);
+        idle.retain(|idle| idle.since.elapsed() < idle.lifetime && idle.connection.is_quiet());
         if idle.is_empty() {
             idle.shrink_to_fit();
             endpoint.sweeping.set(false);

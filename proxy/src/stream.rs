@@ -4,9 +4,11 @@
 //! copy them.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -22,14 +24,25 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Resolves when there is something to read; false if that is the end. To be asked only after a read has found
-    /// nothing, when TLS holds no bytes back.
-    pub(crate) async fn bytes_come(&self) -> bool {
-        let socket = match self {
+    fn socket(&self) -> &TcpStream {
+        match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
-        };
-        matches!(socket.peek(&mut [0]).await, Ok(1..))
+        }
+    }
+
+    /// Ready when there is something to read; false if that is the end. To be asked only after a read has found
+    /// nothing, when TLS holds no bytes back.
+    pub(crate) fn poll_bytes_come(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut one = [0];
+        self.socket().poll_peek(cx, &mut ReadBuf::new(&mut one)).map(|peeked| matches!(peeked, Ok(1..)))
+    }
+
+    /// Whether the peer has said nothing: no byte, no end. Asks the socket itself, since an end that came a moment ago
+    /// may not have gone through the event loop yet.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let peeked = SockRef::from(self.socket()).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -1,36 +1,35 @@
 //! After 101: bytes both ways until both sides have closed.
 //!
 //! A half-close is passed on and the other direction goes on flowing (upstream cuts both). The tunnel counts the bytes
-//! that pass, so that an idle limit can look at real traffic.
+//! that pass, so that an idle limit can look at real traffic. It holds no buffer while nothing moves.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::sync::oneshot;
 
 use crate::deadline::{Deadline, Limit};
-
-/// Copy buffer per direction; small, since most upgraded connections are many and quiet.
-const BUFFER: usize = 4 * 1024;
+use crate::h1::client::Connection;
+use crate::h1::server::Origin;
+use crate::h1::wire::Wire;
 
 /// The two sides of an upgraded connection, not yet joined.
 #[derive(Debug)]
 pub struct Tunnel {
-    client: OnUpgrade,
-    target: OnUpgrade,
+    client: Origin,
+    /// Comes true when the 101 is out.
+    handed_over: oneshot::Receiver<()>,
+    target: Wire,
 }
 
 /// How a tunnel ended.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
-    /// A side did not hand its connection over.
-    #[error("upgrade: {0}")]
-    Upgrade(#[from] hyper::Error),
+    /// The client was gone before the 101.
+    #[error("tunnel: the client left before it was open")]
+    Unopened,
     /// A side broke off.
     #[error("tunnel: {0}")]
     Io(#[from] io::Error),
@@ -39,52 +38,61 @@ pub enum TunnelError {
     Expired(Limit),
 }
 
+/// One direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Flows,
+    /// Its source has ended; its sink is to be told.
+    Ends,
+    Ended,
+}
+
 impl Tunnel {
-    pub(crate) fn new(client: OnUpgrade, target: OnUpgrade) -> Self {
-        Self { client, target }
+    pub(crate) fn new(client: Origin, target: Connection) -> Self {
+        let handed_over = client.hand_over();
+        Self { client, handed_over, target: target.into_wire() }
     }
 
     /// Copies until both sides have closed or a limit is reached. Returns the bytes to the target and to the client.
     /// Must run beside the response, not before it: the client's side opens once the 101 is written.
     pub async fn run(self, mut deadline: Deadline) -> Result<(u64, u64), TunnelError> {
-        let (client, target) = futures::try_join!(self.client, self.target)?;
+        let Self { client, handed_over, mut target } = self;
+        handed_over.await.map_err(|_| TunnelError::Unopened)?;
         deadline.started();
-        let traffic = Rc::new(Cell::new(0_u64));
-        let mut client = Counted { io: TokioIo::new(client), traffic: Rc::clone(&traffic) };
-        let mut target = Counted { io: TokioIo::new(target), traffic: Rc::clone(&traffic) };
-        let copy = copy_bidirectional_with_sizes(&mut client, &mut target, BUFFER, BUFFER);
-        match deadline.run_while_moving(copy, || traffic.get()).await {
-            Ok(done) => Ok(done?),
+        let (up, down) = (Cell::new(0), Cell::new(0));
+        let mut directions = (Direction::Flows, Direction::Flows);
+        let copy = poll_fn(|cx| {
+            client.with_wire(|client| {
+                let upwards = flow(&mut directions.0, client, &mut target, &up, cx)?;
+                let downwards = flow(&mut directions.1, &mut target, client, &down, cx)?;
+                if upwards.is_ready() && downwards.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+            })
+        });
+        match deadline.run_while_moving(copy, || up.get().wrapping_add(down.get())).await {
+            Ok(done) => Ok(done.map(|()| (up.get(), down.get()))?),
             Err(limit) => Err(TunnelError::Expired(limit)),
         }
     }
 }
 
-struct Counted {
-    io: TokioIo<Upgraded>,
-    traffic: Rc<Cell<u64>>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        let read = buf.filled().len() - before;
-        self.traffic.set(self.traffic.get().wrapping_add(read as u64));
-        Poll::Ready(Ok(()))
+/// Moves what there is in one direction; ready when that direction has ended.
+fn flow(
+    direction: &mut Direction,
+    from: &mut Wire,
+    to: &mut Wire,
+    moved: &Cell<u64>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    if *direction == Direction::Flows {
+        let mut bytes = 0;
+        let ended = from.poll_move(to, &mut bytes, cx);
+        moved.set(moved.get().wrapping_add(bytes));
+        ready!(ended)?;
+        *direction = Direction::Ends;
     }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+    if *direction == Direction::Ends {
+        ready!(to.poll_shutdown(cx))?;
+        *direction = Direction::Ended;
     }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+    Poll::Ready(Ok(()))
 }

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use api::headers as words;
 use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use proxy::body::Tracked;
 use proxy::deadline::{Deadline, Limit, Limited};
 use proxy::forward::{self, Options};
@@ -29,7 +28,7 @@ const ENDS_HERE: [HeaderName; 3] = [words::SERVING_REVISION, words::SERVING_NAME
 pub async fn handle(
     sidecar: Rc<Sidecar>,
     peer: Rc<Peer>,
-    request: Request<Incoming>,
+    request: Request<Body>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     if let Err(fault) = forward::check(&request) {
         return Ok(uncounted(fault.response(HOP)));
@@ -70,7 +69,7 @@ pub async fn handle(
     }))
 }
 
-fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Incoming>, kind: &Kind) -> InFlight {
+fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Body>, kind: &Kind) -> InFlight {
     let proxied = request.headers().get(words::PROXY_REQUEST).is_some_and(|value| value == api::probe::ACTIVATOR);
     let arrival = match &sidecar.metrics {
         Some(metrics) if *kind == Kind::Ordinary => {
@@ -86,7 +85,7 @@ fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Incoming>, kind: &Kind) -> In
 async fn exchange(
     sidecar: &Rc<Sidecar>,
     peer: &Peer,
-    request: Request<Incoming>,
+    request: Request<Body>,
     accounting: &mut Accounting,
     deadline: &mut Deadline,
 ) -> Result<Response<Body>, Fault> {
@@ -133,7 +132,7 @@ async fn exchange(
 }
 
 /// `Forwarded`, and the host that the client asked for.
-fn address(request: Request<Incoming>, restore_host: bool) -> Result<Request<Incoming>, Fault> {
+fn address(request: Request<Body>, restore_host: bool) -> Result<Request<Body>, Fault> {
     let (mut parts, body) = request.into_parts();
     forwarded::add(&mut parts.headers);
     if restore_host

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certificates::{Certificate, CertificateError};
 use crate::config::Config;
-use crate::handler::handle;
+use crate::handler::{HOP, handle};
 use crate::metrics::{self, Metrics};
 use crate::side_ports::{self, Terminating};
 use crate::sidecar::{REPORT_PERIOD, Sidecar};
@@ -127,10 +127,10 @@ impl QueueProxy {
         serve_side_ports(self.admin, self.stats, self.user_metrics, &sidecar, &terminating, &side);
         tokio::task::spawn_local(report(Rc::downgrade(&sidecar)));
 
-        let main = serve_main(self.main, ServerConfig::default(), &sidecar);
+        let main = serve_main(self.main, ServerConfig { hop: HOP, ..ServerConfig::default() }, &sidecar);
         let secure = async {
             if let Some((listener, certificate)) = self.secure {
-                let config = ServerConfig { tls: Some(certificate.tls()), ..ServerConfig::default() };
+                let config = ServerConfig { hop: HOP, tls: Some(certificate.tls()), ..ServerConfig::default() };
                 tokio::task::spawn_local(certificate.renew());
                 serve_main(listener, config, &sidecar).await;
             }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use proxy::Body;
 
 use crate::sidecar::Sidecar;
@@ -23,7 +22,7 @@ pub type Terminating = Rc<Cell<bool>>;
 pub async fn admin(
     sidecar: Rc<Sidecar>,
     terminating: Terminating,
-    request: Request<Incoming>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, Infallible> {
     if request.uri().path() != "/wait-for-drain" {
         return Ok(not_found());
@@ -64,7 +63,7 @@ pub async fn admin(
 
 /// The stat that the autoscaler scrapes. Always protobuf, whatever Accept says; never 502 or 503, which the reader
 /// takes for a mesh.
-pub fn stat(sidecar: &Sidecar, request: &Request<Incoming>) -> Response<Body> {
+pub fn stat(sidecar: &Sidecar, request: &Request<Body>) -> Response<Body> {
     if request.uri().path() != "/metrics" {
         return not_found();
     }
@@ -74,7 +73,7 @@ pub fn stat(sidecar: &Sidecar, request: &Request<Incoming>) -> Response<Body> {
 }
 
 /// Prometheus text.
-pub fn user_metrics(sidecar: &Sidecar, request: &Request<Incoming>) -> Response<Body> {
+pub fn user_metrics(sidecar: &Sidecar, request: &Request<Body>) -> Response<Body> {
     let Some(metrics) = &sidecar.metrics else { return not_found() };
     if request.uri().path() != "/metrics" || request.method() != Method::GET {
         return not_found();

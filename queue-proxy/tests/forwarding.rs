@@ -137,7 +137,7 @@ fn nobody_at_the_app_port_is_a_signed_502_at_once() {
 #[test]
 fn big_bodies_stream_both_ways() {
     on_runtime(async {
-        let app = app(|request: Request<_>| async move { Response::new(Body::incoming(request.into_body())) });
+        let app = app(|request: Request<_>| async move { Response::new(request.into_body()) });
         let pod = Pod::before(app).await;
         let size = 8 << 20;
         let (mut read, mut write) = pod.connect().await.0.into_split();
@@ -208,7 +208,7 @@ fn the_final_status_survives_informational_answers() {
 #[test]
 fn expect_continue_ends_with_the_apps_status() {
     on_runtime(async {
-        let app = app(|request: Request<hyper::body::Incoming>| async move {
+        let app = app(|request: Request<Body>| async move {
             let bytes = request.into_body().collect().await.unwrap().to_bytes();
             let mut response = Response::new(Body::full(bytes));
             *response.status_mut() = StatusCode::CREATED;

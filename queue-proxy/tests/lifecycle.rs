@@ -99,7 +99,7 @@ fn probes_of_every_kind_tell_ready_from_not() {
 #[test]
 fn grpc_health_is_asked() {
     on_runtime(async {
-        let app = app(|request: http::Request<hyper::body::Incoming>| async move {
+        let app = app(|request: http::Request<Body>| async move {
             assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
             let mut trailers = http::HeaderMap::new();
             trailers.insert("grpc-status", http::HeaderValue::from_static("0"));

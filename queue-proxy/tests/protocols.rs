@@ -34,7 +34,7 @@ fn h2_request(body: Body) -> Request<Body> {
 #[test]
 fn grpc_shaped_calls_keep_their_frames_and_trailers() {
     on_runtime(async {
-        let app = app(|request: Request<hyper::body::Incoming>| async move {
+        let app = app(|request: Request<Body>| async move {
             assert_eq!(request.version(), Version::HTTP_2);
             assert_eq!(request.uri(), "http://asked.example/svc/Method?x=1");
             assert_eq!(request.headers()["te"], "trailers");

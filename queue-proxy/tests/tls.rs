@@ -58,7 +58,7 @@ async fn connect(
     TlsConnector::from(Arc::new(client)).connect(ServerName::try_from("kn-user-ns").unwrap(), stream).await
 }
 
-async fn hello(request: Request<hyper::body::Incoming>) -> Response<Body> {
+async fn hello(request: Request<Body>) -> Response<Body> {
     Response::new(Body::full(format!("{:?}", request.version())))
 }
 

@@ -18,12 +18,11 @@ use std::time::Instant;
 use api::headers::{NETWORK_HASH, ORIGINAL_HOST, PROXY_REQUEST, SERVING_NAMESPACE, SERVING_REVISION};
 use http::header::{HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::service::Service;
 use proxy::deadline::Deadline;
 use proxy::drain::Drain;
 use proxy::forward::{self, Options, Outbound};
-use proxy::{Fault, Peer, Pool};
+use proxy::{Body, Fault, Peer, Pool};
 
 use crate::config::Routing;
 use crate::shared::Shared;
@@ -63,19 +62,19 @@ impl Connection {
     }
 }
 
-impl Service<Request<Incoming>> for Connection {
+impl Service<Request<Body>> for Connection {
     type Response = Response<ReplyBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Body>) -> Self::Future {
         let (door, peer) = (Rc::clone(&self.door), Rc::clone(&self.peer));
         Box::pin(async move { Ok(door.handle(request, &peer).await) })
     }
 }
 
 impl Door {
-    async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<ReplyBody> {
+    async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<ReplyBody> {
         if let Some(probe) = probes::classify(request.headers()) {
             return self.answer_probe(&probe, &request);
         }
@@ -86,7 +85,7 @@ impl Door {
     }
 
     /// Finds the revision and makes the request ready for its pod.
-    fn route(&self, request: Request<Incoming>, peer: &Peer) -> Result<(Outbound, Destination), Fault> {
+    fn route(&self, request: Request<Body>, peer: &Peer) -> Result<(Outbound, Destination), Fault> {
         let (parts, body) = request.into_parts();
         let original_host = identify::host(&parts);
         let destination = match &self.routing {
@@ -166,7 +165,7 @@ impl Door {
         reply::fault(&self.shared, fault)
     }
 
-    fn answer_probe(&self, probe: &Probe<'_>, request: &Request<Incoming>) -> Response<ReplyBody> {
+    fn answer_probe(&self, probe: &Probe<'_>, request: &Request<Body>) -> Response<ReplyBody> {
         match probe {
             Probe::Kubelet => match self.shared.unhealthy() {
                 None => reply::text(StatusCode::OK, ""),
@@ -189,7 +188,7 @@ impl Door {
 
     /// The version of the Ingress that serves a request's host, once its revisions are known here too: whoever asks
     /// will send requests next.
-    fn hash_for(&self, request: &Request<Incoming>) -> Option<HeaderValue> {
+    fn hash_for(&self, request: &Request<Body>) -> Option<HeaderValue> {
         let asked = match request.uri().authority() {
             Some(authority) => authority.as_str(),
             None => request.headers().get(http::header::HOST)?.to_str().ok()?,

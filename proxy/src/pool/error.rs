@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use http::Request;
 
 use crate::body::Body;
+use crate::h1::client::{ExchangeError, Failure};
 
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +27,12 @@ pub enum SendFault {
         /// Why not.
         source: io::Error,
     },
-    /// A connection failed or broke the protocol.
+    /// An HTTP/1 connection failed or broke the protocol.
+    #[error("{0}")]
+    Exchange(#[from] ExchangeError),
+    /// The same of an h2 connection.
     #[error("{}", describe(.0))]
-    Connection(hyper::Error),
+    H2(hyper::Error),
 }
 
 fn describe(error: &hyper::Error) -> String {
@@ -43,8 +47,8 @@ impl SendError {
         Self { fault, request: Some(Box::new(request)) }
     }
 
-    pub(super) fn broken(error: hyper::Error) -> Self {
-        Self { fault: SendFault::Connection(error), request: None }
+    pub(super) fn sent(fault: SendFault) -> Self {
+        Self { fault, request: None }
     }
 
     /// What went wrong.
@@ -70,5 +74,14 @@ impl SendError {
     /// The request, if nothing of it was sent.
     pub fn into_request(self) -> Option<Request<Body>> {
         self.request.map(|request| *request)
+    }
+}
+
+impl From<Failure> for SendError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unsent(error, request) => Self { fault: error.into(), request: Some(request) },
+            Failure::Died(error, _) | Failure::Broken(error) => Self::sent(error.into()),
+        }
     }
 }

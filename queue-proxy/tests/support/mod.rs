@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use proxy::{Body, Drain, ServerConfig};
 use queue_proxy::{Addresses, Config, QueueProxy};
@@ -135,7 +134,7 @@ impl Raw {
 /// An app made of a function, HTTP/1 and h2c.
 pub fn app<F, Fut>(serve: F) -> SocketAddr
 where
-    F: Fn(Request<Incoming>) -> Fut + 'static,
+    F: Fn(Request<Body>) -> Fut + 'static,
     Fut: Future<Output = Response<Body>> + 'static,
 {
     let listener = proxy::accept::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).unwrap();

@@ -1,0 +1,386 @@
+//! The target's side of HTTP/1: one exchange after the other on one connection.
+//!
+//! There is no task behind a connection. Whoever waits for the answer also pumps the request's body, and whoever reads
+//! the answer's body goes on pumping: bytes flow both ways at once, and an idle connection is a socket and a few words.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use super::decode::Decoder;
+use super::encode::{self, Ending};
+use super::framing;
+use super::head::{self, Malformed};
+use super::outgoing::Outgoing;
+use super::server::Origin;
+use super::wire::{HeadError, Wire};
+use crate::BoxError;
+use crate::body::Body;
+use crate::headers::expects_continue;
+use crate::stream::Stream;
+
+/// A target that does not know `Expect: 100-continue` gets the body after this long.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+/// Largest head of an answer.
+const MOST_HEAD: usize = 10 << 20;
+
+/// Why an exchange failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The target closed before it answered.
+    #[error("EOF")]
+    Eof,
+    /// The connection broke.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What came is no HTTP.
+    #[error("malformed HTTP response: {0}")]
+    Malformed(String),
+    /// The request's body broke off.
+    #[error("request body: {0}")]
+    RequestBody(BoxError),
+}
+
+/// A failed exchange, and what may be done about it.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing was written: the request may go anywhere.
+    Unsent(ExchangeError, Box<Request<Body>>),
+    /// Written, and the target ended before the first byte of an answer. `Some` if it may be repeated.
+    Died(ExchangeError, Option<Repeat>),
+    /// Anything later.
+    Broken(ExchangeError),
+}
+
+/// A request without a body that may be sent once more, as it was written.
+#[derive(Debug)]
+pub(crate) struct Repeat {
+    head: Vec<u8>,
+    asker: Asker,
+}
+
+/// What is remembered of a request for its answer.
+#[derive(Debug)]
+struct Asker {
+    method: Method,
+    /// Where answers before the answer go.
+    origin: Option<Origin>,
+}
+
+/// A connection to a target.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    wire: Wire,
+    title_case: bool,
+    /// The body of the answer under way.
+    decoder: Decoder,
+    /// The body of the request under way.
+    sending: Option<Sending>,
+    reusable: bool,
+}
+
+#[derive(Debug)]
+struct Sending {
+    body: Body,
+    outgoing: Outgoing,
+    /// The body is held back until the target asks for it, or this is over.
+    hold: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, title_case: bool) -> Self {
+        Self { wire: Wire::new(stream), title_case, decoder: Decoder::default(), sending: None, reusable: true }
+    }
+
+    /// Whether a connection that rested can be trusted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.wire.is_quiet()
+    }
+
+    /// Sends a request and waits for the head of the answer. The connection comes back with it: the answer's body is
+    /// read from it, and after a 101 it is the tunnel's.
+    pub(crate) async fn exchange(
+        mut self: Box<Self>,
+        request: Request<Body>,
+    ) -> Result<(Response<()>, Box<Self>), Failure> {
+        let (parts, mut body) = request.into_parts();
+        let expects = !body.is_empty() && expects_continue(&parts.headers);
+        // A small body that is here already goes out with the head.
+        let whole = if expects { None } else { body.take_whole() };
+        let ending = ending(&parts, &body, whole.as_ref());
+        let repeatable = whole.is_none() && body.is_empty() && may_be_repeated(&parts);
+        self.reusable = true;
+        self.wire.forget_written();
+        self.wire.small().reserve(512);
+        encode::request(self.wire.small(), &parts, ending, self.title_case);
+        if let Some(whole) = &whole {
+            let after = encode::before_data(self.wire.small(), whole, ending);
+            self.wire.put(whole.clone(), after);
+        }
+        if let Err(error) = poll_fn(|cx| self.wire.poll_write_some(cx)).await {
+            if let Some(whole) = whole {
+                body.put_back(whole);
+            }
+            return Err(Failure::Unsent(error.into(), Box::new(Request::from_parts(parts, body))));
+        }
+        let asker = Asker { method: parts.method, origin: body.origin() };
+        drop((parts.headers, parts.uri, parts.extensions));
+        if whole.is_none() && !body.is_empty() {
+            let hold = expects.then(|| Box::pin(sleep(CONTINUE_PATIENCE)));
+            self.sending = Some(Sending { body, outgoing: Outgoing::new(ending), hold });
+        }
+        if repeatable { self.send_repeatable(asker).await } else { self.answer(asker, None).await }
+    }
+
+    /// Sends a request once more, on a connection that has not been used yet.
+    pub(crate) async fn repeat(mut self: Box<Self>, repeat: Repeat) -> Result<(Response<()>, Box<Self>), Failure> {
+        *self.wire.small() = repeat.head;
+        self.answer(repeat.asker, None).await
+    }
+
+    /// Keeps what is written until there is an answer.
+    async fn send_repeatable(mut self: Box<Self>, asker: Asker) -> Result<(Response<()>, Box<Self>), Failure> {
+        let written = poll_fn(|cx| self.wire.poll_write_out(cx)).await;
+        let head = self.wire.take_small();
+        match written {
+            Ok(()) => self.answer(asker, Some(head)).await,
+            Err(error) => Err(Failure::Died(error.into(), Some(Repeat { head, asker }))),
+        }
+    }
+
+    async fn answer(
+        mut self: Box<Self>,
+        asker: Asker,
+        mut head: Option<Vec<u8>>,
+    ) -> Result<(Response<()>, Box<Self>), Failure> {
+        loop {
+            let response = match poll_fn(|cx| self.poll_head(cx)).await {
+                Ok(response) => response,
+                Err(error) if !error.is_end() || !self.wire.input.is_empty() => return Err(Failure::Broken(error)),
+                Err(error) => return Err(Failure::Died(error, head.map(|head| Repeat { head, asker }))),
+            };
+            // From here on there has been an answer, and the buffer may serve again.
+            if let Some(head) = head.take() {
+                self.wire.give_small(head);
+            }
+            match response.status() {
+                StatusCode::SWITCHING_PROTOCOLS => return Ok((response, self)),
+                StatusCode::CONTINUE => {
+                    if let Some(sending) = &mut self.sending {
+                        sending.hold = None;
+                    }
+                }
+                status if status.is_informational() => {
+                    if let Some(origin) = &asker.origin {
+                        origin.interim(status, &end_to_end(response.headers()));
+                    }
+                }
+                _ => return self.begin_body(&asker.method, response),
+            }
+        }
+    }
+
+    fn begin_body(
+        mut self: Box<Self>,
+        method: &Method,
+        response: Response<()>,
+    ) -> Result<(Response<()>, Box<Self>), Failure> {
+        let framing = framing::of_answer(method, response.status(), response.version(), response.headers());
+        let (framing, reusable) = framing.map_err(|why| Failure::Broken(ExchangeError::Malformed(why.into())))?;
+        self.decoder = Decoder::new(framing);
+        self.reusable &= reusable;
+        if self.sending.as_ref().is_some_and(|sending| sending.hold.is_some()) {
+            // Answered without asking for the body: it is never sent, and the client's side may end.
+            self.sending = None;
+            self.reusable = false;
+        }
+        Ok((response, self))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, ExchangeError>> {
+        self.pump(cx)?;
+        match ready!(self.wire.poll_head(cx, MOST_HEAD, head::response)) {
+            Ok(response) => Poll::Ready(Ok(response)),
+            Err(HeadError::Eof { begun: false }) => Poll::Ready(Err(ExchangeError::Eof)),
+            Err(HeadError::Eof { begun: true }) => {
+                Poll::Ready(Err(ExchangeError::Malformed("unexpected EOF in the head".into())))
+            }
+            Err(HeadError::Malformed(malformed)) => Poll::Ready(Err(malformed.into())),
+            Err(HeadError::Io(error)) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    /// Goes on with the request: its head, then its body. What the target no longer takes is not waited for, since its
+    /// answer may be there already.
+    fn pump(&mut self, cx: &mut Context<'_>) -> Result<(), ExchangeError> {
+        let pumped = match &mut self.sending {
+            Some(sending) => sending.poll(&mut self.wire, self.title_case, cx),
+            None if self.wire.is_flushed() => return Ok(()),
+            None => self.wire.poll_flush(cx).map_err(ExchangeError::Io),
+        };
+        match pumped {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.sending = None,
+            Poll::Ready(Err(error @ ExchangeError::RequestBody(_))) => return Err(error),
+            Poll::Ready(Err(_)) => {
+                self.sending = None;
+                self.wire.take_small();
+                self.reusable = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame of the answer's body.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.pump(cx)?;
+        self.decoder.poll_frame(&mut self.wire, cx).map_err(Into::into)
+    }
+
+    /// Whether the answer's body is over.
+    pub(crate) fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// What is known of the length of the rest of the body.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.decoder.size_hint()
+    }
+
+    /// Whether another exchange may follow, now that this one is over.
+    pub(crate) fn is_reusable(&self) -> bool {
+        self.reusable && self.sending.is_none() && self.wire.is_flushed() && self.wire.input.is_empty()
+    }
+
+    /// The bytes of a connection that has switched protocols.
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
+    }
+}
+
+impl Sending {
+    fn poll(&mut self, wire: &mut Wire, title_case: bool, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
+        loop {
+            let mut waits = false;
+            if let Some(hold) = &mut self.hold {
+                waits = hold.as_mut().poll(cx).is_pending();
+                if !waits {
+                    self.hold = None;
+                }
+            }
+            while !waits && !self.outgoing.ended() && wire.takes_more() {
+                match Pin::new(&mut self.body).poll_frame(cx) {
+                    Poll::Ready(frame) => {
+                        let frame = frame.transpose().map_err(ExchangeError::RequestBody)?;
+                        self.outgoing.put(frame, wire, title_case).map_err(ExchangeError::RequestBody)?;
+                    }
+                    Poll::Pending => waits = true,
+                }
+            }
+            ready!(wire.poll_flush(cx))?;
+            if self.outgoing.ended() {
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl ExchangeError {
+    /// Whether the connection ended, as one does that the target closed while we wrote.
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Eof => true,
+            Self::Io(error) => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
+            ),
+            Self::Malformed(_) | Self::RequestBody(_) => false,
+        }
+    }
+}
+
+impl From<Malformed> for ExchangeError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed.to_string())
+    }
+}
+
+/// How the body of a request ends on the wire.
+fn ending(parts: &request::Parts, body: &Body, whole: Option<&Bytes>) -> Ending {
+    if let Some(whole) = whole {
+        return Ending::Length(whole.len() as u64);
+    }
+    if body.is_empty() {
+        // Some servers wait for a length where a body is usual (RFC 9110 §8.6).
+        let usual = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+        return if usual { Ending::Length(0) } else { Ending::None };
+    }
+    body.size_hint().exact().map_or(Ending::Chunked, Ending::Length)
+}
+
+/// Upstream's rule (Go's `net/http`) for a request without a body: a safe method or an idempotency key.
+fn may_be_repeated(parts: &request::Parts) -> bool {
+    matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+        || parts.headers.contains_key("idempotency-key")
+        || parts.headers.contains_key("x-idempotency-key")
+}
+
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    crate::headers::remove_hop_by_hop(&mut headers);
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_safe_requests_and_those_with_a_key_may_be_repeated() {
+        let repeated = |method: Method, key: Option<&str>| {
+            let mut request = Request::new(());
+            *request.method_mut() = method;
+            if let Some(key) = key {
+                request.headers_mut().insert(http::HeaderName::from_bytes(key.as_bytes()).unwrap(), "1".parse().unwrap());
+            }
+            may_be_repeated(&request.into_parts().0)
+        };
+        for safe in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
+            assert!(repeated(safe.clone(), None), "{safe}");
+        }
+        for unsafe_method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+            assert!(!repeated(unsafe_method.clone(), None), "{unsafe_method}");
+            assert!(repeated(unsafe_method.clone(), Some("idempotency-key")), "{unsafe_method} with a key");
+            assert!(repeated(unsafe_method.clone(), Some("x-idempotency-key")), "{unsafe_method} with a key");
+        }
+    }
+
+    #[test]
+    fn a_request_says_how_its_body_ends() {
+        let of = |method: Method, body: Body, whole: Option<&'static str>| {
+            let (parts, body) = Request::builder().method(method).body(body).unwrap().into_parts();
+            ending(&parts, &body, whole.map(|whole| Bytes::from_static(whole.as_bytes())).as_ref())
+        };
+        let stream = || Body::boxed(http_body_util::StreamBody::new(futures::stream::empty::<Result<_, BoxError>>()));
+        for (method, body, whole, expected) in [
+            (Method::GET, Body::empty(), None, Ending::None),
+            (Method::DELETE, Body::empty(), None, Ending::None),
+            (Method::POST, Body::empty(), None, Ending::Length(0)),
+            (Method::GET, Body::empty(), Some("abc"), Ending::Length(3)),
+            (Method::POST, Body::full("ab"), None, Ending::Length(2)),
+            (Method::POST, stream(), None, Ending::Chunked),
+        ] {
+            assert_eq!(of(method.clone(), body, whole), expected, "{method}");
+        }
+    }
+}

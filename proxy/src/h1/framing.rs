@@ -1,0 +1,184 @@
+//! How long a message's body is, by RFC 9112 §6.3, as pure functions over heads.
+//!
+//! Strict where a lenient reading would let two hops disagree about where a request ends: such a request is refused.
+//! Answers of a target are read as leniently as upstream's client reads them, but the connection is not used again.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use crate::headers::lists;
+
+/// Where a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// After this many bytes; zero is no body.
+    Length(u64),
+    /// After the last chunk.
+    Chunked,
+    /// With the connection.
+    UntilClose,
+}
+
+/// The body of a request; an error says why the request is refused.
+pub(crate) fn of_request(version: Version, headers: &HeaderMap) -> Result<Framing, &'static str> {
+    let length = content_length(headers)?;
+    if !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(Framing::Length(length.unwrap_or(0)));
+    }
+    if version != Version::HTTP_11 {
+        return Err("Transfer-Encoding before HTTP/1.1");
+    }
+    if !only_chunked(headers) {
+        return Err("unsupported transfer encoding");
+    }
+    if length.is_some() {
+        return Err("both Content-Length and Transfer-Encoding");
+    }
+    Ok(Framing::Chunked)
+}
+
+/// The body of an answer to a request of this method, and whether its connection may serve another request.
+pub(crate) fn of_answer(
+    method: &Method,
+    status: StatusCode,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<(Framing, bool), &'static str> {
+    let reusable = keeps_alive(version, headers);
+    if *method == Method::HEAD || !may_have_body(status) {
+        return Ok((Framing::Length(0), reusable));
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if !only_chunked(headers) {
+            return Err("the target's transfer encoding is not known");
+        }
+        // The length beside it is dropped; a connection on which such things are said is not trusted again.
+        return Ok((Framing::Chunked, reusable && !headers.contains_key(CONTENT_LENGTH)));
+    }
+    match content_length(headers).map_err(|_| "the target's Content-Length is none")? {
+        Some(length) => Ok((Framing::Length(length), reusable)),
+        None => Ok((Framing::UntilClose, false)),
+    }
+}
+
+/// Whether an answer of this status may have a body at all.
+pub(crate) fn may_have_body(status: StatusCode) -> bool {
+    !(status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED)
+}
+
+/// Whether the sender goes on with this connection after the message.
+pub(crate) fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    if !headers.contains_key(CONNECTION) {
+        return version == Version::HTTP_11;
+    }
+    match version {
+        Version::HTTP_11 => !lists(headers, &CONNECTION, "close"),
+        _ => lists(headers, &CONNECTION, "keep-alive") && !lists(headers, &CONNECTION, "close"),
+    }
+}
+
+fn only_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err("more than one Content-Length");
+    }
+    // Digits only: `+3`, `3, 3`, `0x3` and the empty text are no lengths.
+    let digits = value.as_bytes();
+    let malformed = "malformed Content-Length";
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(malformed);
+    }
+    value.to_str().ok().and_then(|text| text.parse().ok()).map(Some).ok_or(malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    const CL: &str = "content-length";
+    const TE: &str = "transfer-encoding";
+
+    #[test]
+    fn requests() {
+        let table: &[(&[(&'static str, &'static str)], Option<Framing>)] = &[
+            (&[], Some(Framing::Length(0))),
+            (&[(CL, "0")], Some(Framing::Length(0))),
+            (&[(CL, "42")], Some(Framing::Length(42))),
+            (&[(CL, "007")], Some(Framing::Length(7))),
+            (&[(CL, "18446744073709551615")], Some(Framing::Length(u64::MAX))),
+            (&[(TE, "chunked")], Some(Framing::Chunked)),
+            (&[(TE, "Chunked")], Some(Framing::Chunked)),
+            (&[(CL, "18446744073709551616")], None),
+            (&[(CL, "+3")], None),
+            (&[(CL, "-1")], None),
+            (&[(CL, "3 ")], None),
+            (&[(CL, "3,3")], None),
+            (&[(CL, "")], None),
+            (&[(CL, "3"), (CL, "3")], None),
+            (&[(CL, "3"), (TE, "chunked")], None),
+            (&[(TE, "gzip, chunked")], None),
+            (&[(TE, "chunked, chunked")], None),
+            (&[(TE, "chunked"), (TE, "chunked")], None),
+            (&[(TE, "chunked"), (TE, "identity")], None),
+            (&[(TE, "identity")], None),
+            (&[(TE, "xchunked")], None),
+            (&[(TE, "chunked;q=1")], None),
+            (&[(TE, "")], None),
+        ];
+        for (lines, expected) in table {
+            assert_eq!(of_request(Version::HTTP_11, &headers(lines)).ok(), *expected, "{lines:?}");
+        }
+        assert!(of_request(Version::HTTP_10, &headers(&[(TE, "chunked")])).is_err());
+    }
+
+    #[test]
+    fn answers() {
+        let get = Method::GET;
+        let table: &[(&Method, u16, &[(&'static str, &'static str)], Option<(Framing, bool)>)] = &[
+            (&get, 200, &[(CL, "5")], Some((Framing::Length(5), true))),
+            (&get, 200, &[(CL, "5"), ("connection", "Close")], Some((Framing::Length(5), false))),
+            (&get, 200, &[(TE, "chunked")], Some((Framing::Chunked, true))),
+            (&get, 200, &[(TE, "chunked"), (CL, "5")], Some((Framing::Chunked, false))),
+            (&get, 200, &[], Some((Framing::UntilClose, false))),
+            (&get, 204, &[(CL, "5")], Some((Framing::Length(0), true))),
+            (&get, 304, &[(CL, "5")], Some((Framing::Length(0), true))),
+            (&Method::HEAD, 200, &[(CL, "5")], Some((Framing::Length(0), true))),
+            (&Method::HEAD, 200, &[(TE, "chunked")], Some((Framing::Length(0), true))),
+            (&get, 200, &[(TE, "gzip")], None),
+            (&get, 200, &[(CL, "x")], None),
+            (&get, 200, &[(CL, "1"), (CL, "2")], None),
+        ];
+        for (method, status, lines, expected) in table {
+            let status = StatusCode::from_u16(*status).unwrap();
+            let got = of_answer(method, status, Version::HTTP_11, &headers(lines)).ok();
+            assert_eq!(got, *expected, "{method} {status} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn old_peers_must_ask_to_be_kept() {
+        for (version, connection, kept) in [
+            (Version::HTTP_11, None, true),
+            (Version::HTTP_11, Some("close"), false),
+            (Version::HTTP_11, Some("keep-alive, CLOSE"), false),
+            (Version::HTTP_11, Some("upgrade"), true),
+            (Version::HTTP_10, None, false),
+            (Version::HTTP_10, Some("Keep-Alive"), true),
+            (Version::HTTP_10, Some("keep-alive, close"), false),
+        ] {
+            let headers = connection.map(|value| headers(&[("connection", value)])).unwrap_or_default();
+            assert_eq!(keeps_alive(version, &headers), kept, "{version:?} {connection:?}");
+        }
+    }
+}

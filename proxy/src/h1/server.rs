@@ -1,0 +1,472 @@
+//! The client's side of HTTP/1: head → service → answer, until one of the two sides has had enough.
+//!
+//! One task per connection, in which the service runs as well. While a request is under way its client is watched: one
+//! that hangs up takes the request with it. A connection that rests is parked: everything but the socket goes.
+//!
+//! The request's [`Body`] and whoever forwards it share the connection as [`Origin`]; the borrow of it never lasts
+//! over a call into foreign code.
+
+use std::cell::{RefCell, RefMut};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::header::CONNECTION;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::{Frame, SizeHint};
+use hyper::service::Service;
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
+
+use super::decode::Decoder;
+use super::encode::{self, Ending, Keep};
+use super::framing::Framing;
+use super::head::{self, Malformed, RequestHead};
+use super::outgoing::Outgoing;
+use super::wire::{HeadError, Wire};
+use crate::BoxError;
+use crate::accept::ServerConfig;
+use crate::body::Body;
+use crate::drain::Drain;
+use crate::errors::Fault;
+use crate::headers::{expects_continue, lists};
+use crate::stream::Stream;
+
+/// A connection without a request for this long is parked.
+const PARK_AFTER: Duration = Duration::from_millis(100);
+/// Requests that a client sends ahead are kept up to this; then it has to wait.
+const AHEAD: usize = 64 * 1024;
+/// What is left of a body that nobody wanted is read and forgotten up to this, to save the connection.
+const FORGOTTEN: usize = 256 * 1024;
+/// How long a closing connection still listens, so that what the client was sending does not turn our last answer
+/// into a reset.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// The connection a request came by, as the request's body and its forwarder see it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    side: Rc<RefCell<Side>>,
+    /// Which of the connection's requests. One that is over has no say any more.
+    request: u64,
+}
+
+struct Side {
+    wire: Wire,
+    /// The request under way, counted from the first.
+    request: u64,
+    /// Its body.
+    decoder: Decoder,
+    /// The client waits for 100 before it sends that body.
+    continue_due: bool,
+    /// HTTP/1.1, and the answer has not begun: a 1xx may be sent.
+    interim: bool,
+    title_case: bool,
+    /// Who wants the connection once 101 is out.
+    hand_over: Option<oneshot::Sender<()>>,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Origin")
+    }
+}
+
+impl Origin {
+    fn new(stream: Stream, title_case: bool) -> Self {
+        let side = Side {
+            wire: Wire::new(stream),
+            request: 0,
+            decoder: Decoder::default(),
+            continue_due: false,
+            interim: false,
+            title_case,
+            hand_over: None,
+        };
+        Self { side: Rc::new(RefCell::new(side)), request: 0 }
+    }
+
+    /// Requests that have come by the connection.
+    fn requests(&self) -> u64 {
+        self.side.borrow().request
+    }
+
+    /// The connection, as long as this request is under way on it.
+    fn current(&self) -> Option<RefMut<'_, Side>> {
+        let side = self.side.borrow_mut();
+        (side.request == self.request).then_some(side)
+    }
+
+    /// The next frame of the request's body; asks the client for it first if it waits to be asked.
+    pub(crate) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Some(mut side) = self.current() else {
+            return Poll::Ready(Some(Err(io::Error::other("the request of this body is over"))));
+        };
+        let side = &mut *side;
+        if std::mem::take(&mut side.continue_due) && side.interim {
+            encode::interim(side.wire.small(), StatusCode::CONTINUE, &HeaderMap::new(), false);
+        }
+        if side.interim && !side.wire.is_flushed() {
+            // Not waited for: the task of the connection goes on with it.
+            let _ = side.wire.poll_flush(cx)?;
+        }
+        side.decoder.poll_frame(&mut side.wire, cx)
+    }
+
+    /// Whether the request's body is over.
+    pub(crate) fn is_done(&self) -> bool {
+        self.current().is_none_or(|side| side.decoder.is_done())
+    }
+
+    /// What is known of the length of the rest of the body.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.current().map_or_else(|| SizeHint::with_exact(0), |side| side.decoder.size_hint())
+    }
+
+    /// The rest of the body, if all of it is here already.
+    pub(crate) fn take_whole(&self) -> Option<Bytes> {
+        let side = &mut *self.current()?;
+        let Decoder::Length(left) = side.decoder else { return None };
+        if side.continue_due || !side.decoder.is_read(&side.wire) {
+            return None;
+        }
+        side.decoder = Decoder::default();
+        Some(side.wire.input.split_to(usize::try_from(left).ok()?).freeze())
+    }
+
+    /// Sends an answer before the answer (1xx), unless it is too late for one or the client is too old.
+    pub(crate) fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+        let Some(mut side) = self.current() else { return };
+        let side = &mut *side;
+        if side.interim && side.wire.takes_more() {
+            encode::interim(side.wire.small(), status, headers, side.title_case);
+        }
+    }
+
+    /// Asks for the connection itself; comes true once a 101 is written.
+    pub(crate) fn hand_over(&self) -> oneshot::Receiver<()> {
+        let (handed, receiver) = oneshot::channel();
+        if let Some(mut side) = self.current() {
+            side.hand_over = Some(handed);
+        }
+        receiver
+    }
+
+    /// The bytes of the connection; for after [`Origin::hand_over`].
+    pub(crate) fn with_wire<T>(&self, work: impl FnOnce(&mut Wire) -> T) -> T {
+        work(&mut self.side.borrow_mut().wire)
+    }
+}
+
+/// Serves requests until the connection ends.
+pub(crate) async fn serve<S, B>(stream: Stream, config: &ServerConfig, drain: &Drain, service: &S)
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let origin = Origin::new(stream, config.title_case_headers);
+    loop {
+        // Boxed, so that a parked connection does not keep the room of a busy one.
+        let ended = Box::pin(Busy { origin: &origin, config, drain }.serve(service)).await;
+        match ended {
+            Ended::Resting => {}
+            Ended::Closing => return linger(&origin).await,
+            Ended::Gone => return,
+        }
+        origin.with_wire(Wire::shrink);
+        let bytes_came = tokio::select! {
+            came = poll_fn(|cx| origin.with_wire(|wire| wire.poll_bytes_come(cx))) => came,
+            () = drain.started() => false,
+        };
+        if !bytes_came {
+            return;
+        }
+    }
+}
+
+/// Closes so that the client gets all that was written: says so, and listens for a moment.
+async fn linger(origin: &Origin) {
+    let farewell = async {
+        poll_fn(|cx| origin.with_wire(|wire| wire.poll_shutdown(cx))).await?;
+        while poll_fn(|cx| origin.with_wire(|wire| wire.poll_fill(cx))).await? > 0 {
+            origin.with_wire(|wire| wire.input.clear());
+        }
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(LINGER, farewell).await;
+}
+
+/// Why a connection is not busy any more.
+enum Ended {
+    /// No request for a while.
+    Resting,
+    /// The last answer is out.
+    Closing,
+    /// Nobody is there any more, or the connection belongs to somebody else.
+    Gone,
+}
+
+/// A connection with requests on it.
+struct Busy<'a> {
+    origin: &'a Origin,
+    config: &'a ServerConfig,
+    drain: &'a Drain,
+}
+
+impl Busy<'_> {
+    async fn serve<S, B>(self, service: &S) -> Ended
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let mut rest = pin!(Rest::new(self.origin.requests()));
+        loop {
+            let head = match poll_fn(|cx| self.poll_head(rest.as_mut(), cx)).await {
+                Next::Head(head) => head,
+                Next::Refused(malformed) => return self.refuse(malformed).await,
+                Next::Ended(ended) => return ended,
+            };
+            let asked = Asked::of(&head);
+            let answer = {
+                let mut call = pin!(service.call(self.begin(head)));
+                poll_fn(|cx| match call.as_mut().poll(cx) {
+                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                    Poll::Pending => self.poll_hang_up(cx).map(|()| None),
+                })
+                .await
+            };
+            // A client that is gone is told nothing; dropping the call has ended what it asked for.
+            let Some(answer) = answer else { return Ended::Gone };
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::debug!(error = %error.into(), "connection ended by its service");
+                    return Ended::Gone;
+                }
+            };
+            match self.answer(&asked, answer).await {
+                None => {}
+                Some(ended) => return ended,
+            }
+        }
+    }
+
+    /// The next head, or why there is none. Nothing but a resting connection waits long for its first byte.
+    fn poll_head(&self, mut rest: Pin<&mut Rest>, cx: &mut Context<'_>) -> Poll<Next> {
+        let most = self.config.max_header_bytes;
+        let side = &mut *self.origin.side.borrow_mut();
+        match side.wire.poll_head(cx, most, head::request) {
+            Poll::Ready(Ok(head)) => {
+                rest.head_timer = None;
+                return Poll::Ready(Next::Head(head));
+            }
+            Poll::Ready(Err(HeadError::Malformed(malformed))) => return Poll::Ready(Next::Refused(malformed)),
+            Poll::Ready(Err(HeadError::Eof { .. } | HeadError::Io(_))) => {
+                return Poll::Ready(Next::Ended(Ended::Gone));
+            }
+            Poll::Pending => {}
+        }
+        if !side.wire.input.is_empty() {
+            let timeout = self.config.header_read_timeout;
+            let timer = rest.head_timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+            return timer.as_mut().poll(cx).map(|()| Next::Ended(Ended::Closing));
+        }
+        rest.poll(side.request, cx).map(|()| Next::Ended(Ended::Resting))
+    }
+
+    /// The request for the service; its body is read from the connection.
+    fn begin(&self, head: RequestHead) -> Request<Body> {
+        let RequestHead { request, framing, .. } = head;
+        let side = &mut *self.origin.side.borrow_mut();
+        side.request += 1;
+        side.decoder = Decoder::new(framing);
+        side.interim = request.version() == Version::HTTP_11;
+        side.continue_due = framing != Framing::Length(0) && expects_continue(request.headers());
+        let origin = Origin { side: Rc::clone(&self.origin.side), request: side.request };
+        request.map(|()| Body::from_origin(origin, framing == Framing::Length(0)))
+    }
+
+    /// Ready when the client has gone. What it sends ahead is kept within bounds.
+    fn poll_hang_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let side = &mut *self.origin.side.borrow_mut();
+        if !side.wire.is_flushed() && matches!(side.wire.poll_flush(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(());
+        }
+        // What is still to come of the body is for its reader.
+        while side.decoder.is_read(&side.wire) && side.wire.input.len() < AHEAD {
+            match ready!(side.wire.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes an answer; `None` if the connection goes on.
+    async fn answer<B>(&self, asked: &Asked, answer: Response<B>) -> Option<Ended>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = answer.into_parts();
+        let ending = encode::ending(&asked.method, asked.version, parts.status, body.size_hint().exact());
+        let keep = self.keep(asked, &parts.headers, ending);
+        {
+            let side = &mut *self.origin.side.borrow_mut();
+            side.interim = false;
+            let title_case = side.title_case;
+            encode::response(side.wire.small(), parts.status, &parts.headers, ending, keep, title_case);
+        }
+        let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        drop(parts);
+        let (mut body, mut outgoing) = (pin!(body), Outgoing::new(ending));
+        if let Err(error) = poll_fn(|cx| self.poll_answer(body.as_mut(), &mut outgoing, cx)).await {
+            tracing::debug!(%error, "answer broke off");
+            return Some(Ended::Gone);
+        }
+        if switching {
+            let handed = self.origin.side.borrow_mut().hand_over.take();
+            return Some(handed.map_or(Ended::Closing, |handed| {
+                let _ = handed.send(());
+                Ended::Gone
+            }));
+        }
+        if keep == Keep::Close || !self.forget_body().await { Some(Ended::Closing) } else { None }
+    }
+
+    /// Whether the client may send another request after this answer.
+    fn keep(&self, asked: &Asked, headers: &HeaderMap, ending: Ending) -> Keep {
+        let closing = !asked.keep_alive
+            || ending == Ending::Close
+            || self.drain.begun()
+            // It was never asked for its body, so nobody knows whether it will send it.
+            || self.origin.side.borrow().continue_due
+            || (headers.contains_key(CONNECTION) && lists(headers, &CONNECTION, "close"));
+        match (closing, asked.version) {
+            (true, _) => Keep::Close,
+            (false, Version::HTTP_10) => Keep::Alive,
+            (false, _) => Keep::Silent,
+        }
+    }
+
+    /// Writes what there is of an answer; ready when all of it is out.
+    fn poll_answer<B>(
+        &self,
+        mut body: Pin<&mut B>,
+        outgoing: &mut Outgoing,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        loop {
+            let mut waits = false;
+            while !outgoing.ended() && self.origin.with_wire(|wire| wire.takes_more()) {
+                let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+                    waits = true;
+                    break;
+                };
+                let frame = frame.transpose().map_err(Into::into)?;
+                let side = &mut *self.origin.side.borrow_mut();
+                outgoing.put(frame, &mut side.wire, side.title_case)?;
+            }
+            ready!(self.origin.with_wire(|wire| wire.poll_flush(cx)))?;
+            if outgoing.ended() {
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return self.poll_hang_up(cx).map(|()| Err("the client has gone".into()));
+            }
+        }
+    }
+
+    /// Reads past what is left of a request's body, within bounds; false if there is too much of it or it is not here.
+    async fn forget_body(&self) -> bool {
+        let mut forgotten = 0;
+        poll_fn(|cx| {
+            let side = &mut *self.origin.side.borrow_mut();
+            while !side.decoder.is_done() && forgotten < FORGOTTEN {
+                match side.decoder.poll_frame(&mut side.wire, cx) {
+                    Poll::Ready(Some(Ok(frame))) => forgotten += frame.data_ref().map_or(0, Buf::remaining),
+                    Poll::Ready(None) => {}
+                    Poll::Ready(Some(Err(_))) | Poll::Pending => break,
+                }
+            }
+            Poll::Ready(side.decoder.is_done())
+        })
+        .await
+    }
+
+    /// Answers what is no request, and ends.
+    async fn refuse(&self, malformed: Malformed) -> Ended {
+        let fault = match malformed {
+            Malformed::Shape(why) => Fault::BadRequest(why),
+            Malformed::TooLarge => Fault::HeadTooLarge,
+        };
+        let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep_alive: false };
+        self.answer(&asked, fault.response(self.config.hop)).await.unwrap_or(Ended::Closing)
+    }
+}
+
+/// What is remembered of a request for its answer.
+struct Asked {
+    method: Method,
+    version: Version,
+    keep_alive: bool,
+}
+
+impl Asked {
+    fn of(head: &RequestHead) -> Self {
+        let RequestHead { request, keep_alive, .. } = head;
+        Self { method: request.method().clone(), version: request.version(), keep_alive: *keep_alive }
+    }
+}
+
+enum Next {
+    Head(RequestHead),
+    Refused(Malformed),
+    Ended(Ended),
+}
+
+/// The timers of a connection that waits for a request. The long one is moved only when it fires; requests in between
+/// leave it alone.
+struct Rest {
+    timer: Pin<Box<Sleep>>,
+    registered: bool,
+    /// Heads that had come when the timer was set.
+    heads: u64,
+    /// For a head that has begun.
+    head_timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Rest {
+    fn new(heads: u64) -> Self {
+        Self { timer: Box::pin(sleep(PARK_AFTER)), registered: false, heads, head_timer: None }
+    }
+
+    /// Ready when no head has come for a while.
+    fn poll(&mut self, heads: u64, cx: &mut Context<'_>) -> Poll<()> {
+        // The task's waker stays the same, so that one poll is enough until the timer fires.
+        if self.registered && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.registered = true;
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if heads == self.heads {
+                return Poll::Ready(());
+            }
+            self.heads = heads;
+            self.timer.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
+        }
+    }
+}
