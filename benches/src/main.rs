@@ -30,6 +30,12 @@ struct Cli {
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
+    /// queue-proxy: these subjects only, such as `dormouse,relay,haproxy`; `full` is a further pass of ours.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// queue-proxy: these steps only.
+    #[arg(long, value_delimiter = ',')]
+    steps: Vec<queue_proxy::Step>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -47,13 +53,13 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let report = match cli.name {
         Bench::ColdStart => cold_start::run(cli.quick)?,
-        Bench::QueueProxy => queue_proxy::run(cli.quick)?,
+        Bench::QueueProxy => queue_proxy::run(cli.quick, &cli.only, &cli.steps)?,
     };
     if cli.json {
         print!("{}", report.to_json_lines());
     } else {
         print!("{}", report.to_table());
-        if !cli.quick {
+        if !cli.quick && cli.only.is_empty() && cli.steps.is_empty() {
             for path in report.write_plots()? {
                 println!("plot: {}", path.display());
             }

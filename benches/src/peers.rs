@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use crate::{
     cores::Cores,
     load::{Client, Request},
-    process,
+    process::{self, CpuTime},
 };
 
 /// Which program.
@@ -163,9 +163,9 @@ impl Running {
         process::family(self.pid()).iter().map(|p| p.rss_kib as f64).sum()
     }
 
-    /// Time on a core since its start, in microseconds, its children's with it.
-    pub(crate) fn cpu_us(&self) -> f64 {
-        process::family(self.pid()).iter().map(|p| p.cpu.as_secs_f64() * 1e6).sum()
+    /// Time on a core since its start, its children's with it.
+    pub(crate) fn cpu(&self) -> CpuTime {
+        process::family(self.pid()).iter().map(|p| p.cpu).sum()
     }
 }
 

@@ -4,7 +4,16 @@
 //! so that the machine's moods hit all alike, and each figure is the median of its rounds. `direct` is no proxy at all,
 //! `relay` copies bytes without reading them; between these two and the others lies what HTTP costs.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+mod entry;
+mod extent;
+mod table;
+
+use std::net::SocketAddr;
+
+use anyhow::bail;
+use clap::ValueEnum;
+use entry::Entry;
+use extent::Extent;
 
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -16,8 +25,7 @@ use crate::{
     cores::{self, Cores},
     load::{self, Request},
     peers::{Kind, Peer, Running},
-    plot,
-    report::{Report, Subject, quantile},
+    report::{Report, quantile},
     system,
 };
 
@@ -29,81 +37,6 @@ const BODY_CONNECTIONS: usize = 4;
 const RATE: u32 = 1000;
 /// Requests that the backend holds, for memory in flight.
 const IN_FLIGHT: usize = 500;
-/// How much of everything.
-struct Extent {
-    starts: usize,
-    /// What a new process gets before its memory counts as idle.
-    settle: Duration,
-    rounds: usize,
-    closed: Duration,
-    fixed: Duration,
-    single: Duration,
-    /// Of each direction; zero leaves bodies and memory in flight out.
-    bodies: Duration,
-    idle_connections: usize,
-}
-
-impl Extent {
-    fn new(quick: bool, file_limit: u64) -> Self {
-        let ms = Duration::from_millis;
-        // This process holds both ends of what goes through the relay.
-        let most = (file_limit / 4 / 1000 * 1000).max(200) as usize;
-        if quick {
-            Self {
-                starts: 3,
-                settle: ms(150),
-                rounds: 3,
-                closed: ms(400),
-                fixed: ms(400),
-                single: ms(100),
-                bodies: ms(0),
-                idle_connections: most.min(2_000),
-            }
-        } else {
-            Self {
-                starts: 15,
-                settle: ms(300),
-                rounds: 7,
-                closed: ms(1_500),
-                fixed: ms(2_500),
-                single: ms(500),
-                bodies: ms(500),
-                idle_connections: most.min(10_000),
-            }
-        }
-    }
-}
-
-/// One column of the table while it fills.
-struct Entry {
-    name: &'static str,
-    /// What stands before its metrics, for a second pass of the same subject.
-    prefix: &'static str,
-    /// `None` is `direct`.
-    peer: Option<Peer>,
-    running: Option<Running>,
-    samples: BTreeMap<&'static str, Vec<f64>>,
-    failed: Option<String>,
-}
-
-impl Entry {
-    fn new(name: &'static str, prefix: &'static str, peer: Option<Peer>) -> Self {
-        Self { name, prefix, peer, running: None, samples: BTreeMap::new(), failed: None }
-    }
-
-    fn add(&mut self, metric: &'static str, value: f64) {
-        self.samples.entry(metric).or_default().push(value);
-    }
-
-    fn cpu_us(&self) -> Option<f64> {
-        self.running.as_ref().map(Running::cpu_us)
-    }
-
-    fn median(&self, metric: &str) -> Option<f64> {
-        self.samples.get(metric).map(|samples| quantile(samples, 0.5))
-    }
-}
-
 /// Everything the steps share.
 struct Bench {
     extent: Extent,
@@ -111,7 +44,21 @@ struct Bench {
     cores: Cores,
 }
 
-pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
+/// What to measure; every run starts each subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// CPU, rate and latency of small requests.
+    Load,
+    /// 1 MiB bodies, both ways.
+    Bodies,
+    /// Memory of requests in flight.
+    InFlight,
+    /// Memory of idle connections.
+    Idle,
+}
+
+/// `only` names subjects and further passes, `steps` says what to measure; empty is all.
+pub(crate) fn run(quick: bool, only: &[String], steps: &[Step]) -> anyhow::Result<Report> {
     let ours = system::build_binary("queue-proxy", "queue-proxy")?;
     let mut notes = Vec::new();
     let mut entries = vec![
@@ -121,6 +68,9 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
         Entry::new("relay", "", Some(Peer::relay()?)),
     ];
     for (kind, name) in [(Kind::Haproxy, "haproxy"), (Kind::Nginx, "nginx"), (Kind::Envoy, "envoy")] {
+        if !(only.is_empty() || only.iter().any(|word| word == name)) {
+            continue;
+        }
         match Peer::installed(kind, name) {
             Some(peer) => {
                 notes.push(format!("{name}: {}", peer.version().unwrap_or_else(|| "unknown version".to_owned())));
@@ -130,6 +80,7 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
         }
     }
     notes.push("pingora: left out, no binary of it is to be had without building one".to_owned());
+    keep_only(&mut entries, only)?;
     notes.push("full_: ours with a concurrency limit above the load and Prometheus metrics on".to_owned());
 
     let extent = Extent::new(quick, cores::raise_file_limit());
@@ -142,21 +93,39 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
     runtime.block_on(async {
         let bench = Bench { extent, backend: backend::start().await?, cores };
         bench.starts(&mut entries).await?;
-        for _ in 0..bench.extent.rounds {
-            bench.each(&mut entries, async |entry| bench.round(entry).await).await?;
+        let wanted = |step| steps.is_empty() || steps.contains(&step);
+        if wanted(Step::Load) {
+            for _ in 0..bench.extent.rounds {
+                bench.each(&mut entries, async |entry| bench.round(entry).await).await?;
+            }
         }
-        if !bench.extent.bodies.is_zero() {
+        if wanted(Step::Bodies) {
             for _ in 0..bench.extent.rounds {
                 bench.each(&mut entries, async |entry| bench.bodies(entry).await).await?;
             }
+        }
+        if wanted(Step::InFlight) {
             bench.each(&mut entries, async |entry| bench.in_flight(entry).await).await?;
         }
-        bench.each(&mut entries, async |entry| bench.idle_connections(entry).await).await
+        if wanted(Step::Idle) {
+            bench.each(&mut entries, async |entry| bench.idle_connections(entry).await).await?;
+        }
+        anyhow::Ok(())
     })?;
     notes.extend(entries.iter().filter_map(|e| Some(format!("{}: left out, {}", e.name, e.failed.as_ref()?))));
     entries.retain(|entry| entry.failed.is_none());
-    let plots = vec![("queue-proxy.svg".to_owned(), plot(&entries))];
-    Ok(Report { bench: "queue-proxy", subjects: subjects(&entries), notes, plots })
+    let plots = vec![("queue-proxy.svg".to_owned(), table::plot(&entries))];
+    Ok(Report { bench: "queue-proxy", subjects: table::subjects(&entries), notes, plots })
+}
+
+/// Keeps the entries that are named; a name that is nobody's is an error that says who there is.
+fn keep_only(entries: &mut Vec<Entry>, only: &[String]) -> anyhow::Result<()> {
+    let words: Vec<&str> = entries.iter().map(Entry::word).collect();
+    if let Some(unknown) = only.iter().find(|word| !words.contains(&word.as_str())) {
+        bail!("--only {unknown}: no such subject, or it is not installed; there are {}", words.join(", "));
+    }
+    entries.retain(|entry| only.is_empty() || only.iter().any(|word| word == entry.word()));
+    Ok(())
 }
 
 impl Bench {
@@ -211,10 +180,14 @@ impl Bench {
     async fn round(&self, entry: &mut Entry) -> anyhow::Result<()> {
         let address = self.address(entry);
         let clients = load::connections(address, CONNECTIONS).await?;
-        let before = entry.cpu_us();
+        let before = entry.cpu();
         let (done, clients) = load::closed_loop(clients, Request::Tiny, self.extent.closed).await?;
-        if let (Some(before), Some(after)) = (before, entry.cpu_us()) {
-            entry.add("cpu_us_per_request", (after - before) / done.requests as f64);
+        if let (Some(before), Some(after)) = (before, entry.cpu()) {
+            let spent = after.since(before);
+            let each = |us: f64| us / done.requests as f64;
+            entry.add("cpu_us_per_request", each(spent.us()));
+            entry.add("cpu_user_us_per_request", each(spent.user_us()));
+            entry.add("cpu_system_us_per_request", each(spent.us() - spent.user_us()));
         }
         entry.add("requests_per_second", done.requests as f64 / done.seconds);
         if let Some(rss) = entry.running.as_ref().map(Running::rss_kib) {
@@ -236,10 +209,10 @@ impl Bench {
             (Request::Upload, "mib_per_second_up", "cpu_us_per_mib_up"),
         ] {
             let clients = load::connections(self.address(entry), BODY_CONNECTIONS).await?;
-            let before = entry.cpu_us();
+            let before = entry.cpu();
             let (done, _clients) = load::closed_loop(clients, request, self.extent.bodies).await?;
-            if let (Some(before), Some(after)) = (before, entry.cpu_us()) {
-                entry.add(cost, (after - before) / done.requests as f64);
+            if let (Some(before), Some(after)) = (before, entry.cpu()) {
+                entry.add(cost, after.since(before).us() / done.requests as f64);
             }
             entry.add(speed, done.requests as f64 / done.seconds);
         }
@@ -281,108 +254,5 @@ impl Bench {
     /// Connections that every program is told to have room for.
     fn room(&self) -> usize {
         self.extent.idle_connections + 500
-    }
-}
-
-/// Metrics in the order of the table.
-const METRICS: [&str; 15] = [
-    "cpu_us_per_request",
-    "requests_per_second",
-    "p50_us",
-    "p99_us",
-    "p50_1conn_us",
-    "rss_idle_kib",
-    "rss_load_kib",
-    "start_to_first_answer_us",
-    "kib_per_idle_connection",
-    "kib_per_request_in_flight",
-    "binary_kib",
-    "mib_per_second_down",
-    "mib_per_second_up",
-    "cpu_us_per_mib_down",
-    "cpu_us_per_mib_up",
-];
-
-/// Medians, the second pass of a subject in the same row as its first.
-fn subjects(entries: &[Entry]) -> Vec<Subject> {
-    let direct = entries.iter().find(|entry| entry.peer.is_none()).and_then(|entry| entry.median("p50_1conn_us"));
-    let mut subjects: Vec<Subject> = Vec::new();
-    for entry in entries {
-        let mut metrics = Vec::new();
-        for name in METRICS {
-            let Some(value) = entry.median(name) else { continue };
-            // Small ones keep a decimal.
-            metrics.push((format!("{}{name}", entry.prefix), if value >= 100.0 { value.round() } else { value }));
-            if let (Some(direct), "p50_1conn_us", true) = (direct, name, entry.peer.is_some()) {
-                metrics.push((format!("{}added_p50_1conn_us", entry.prefix), value - direct));
-            }
-        }
-        if entry.prefix == "full_" {
-            metrics.retain(|(name, _)| name != "full_binary_kib");
-        }
-        match subjects.iter_mut().find(|subject| subject.name == entry.name) {
-            Some(subject) => subject.metrics.extend(metrics),
-            None => subjects.push(Subject { name: entry.name, metrics }),
-        }
-    }
-    subjects
-}
-
-fn plot(entries: &[Entry]) -> String {
-    let panel = |title: &'static str, metric: &str, scale: f64| {
-        let bar = |entry: &Entry| Some((entry.name, entry.median(metric)? / scale));
-        let bars = entries.iter().filter(|entry| entry.prefix.is_empty()).filter_map(bar).collect();
-        plot::Panel { title, bars }
-    };
-    plot::panels(
-        "queue-proxy and its peers: one core each, 64 connections, 12-byte answers (shorter is better)",
-        &[
-            panel("CPU per request, µs", "cpu_us_per_request", 1.0),
-            panel("p99 at 1,000 requests/s, µs", "p99_us", 1.0),
-            panel("memory under load, MiB", "rss_load_kib", 1024.0),
-            panel("memory per idle connection, KiB", "kib_per_idle_connection", 1.0),
-            panel("start to first answer, ms", "start_to_first_answer_us", 1000.0),
-            panel("p50 with one connection, µs", "p50_1conn_us", 1.0),
-        ],
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_second_pass_stands_in_the_row_of_the_first() {
-        let mut entries = vec![
-            Entry::new("dormouse", "", Some(Peer::ours(Kind::Sidecar, "/x".as_ref()))),
-            Entry::new("dormouse", "full_", Some(Peer::ours(Kind::FullSidecar, "/x".as_ref()))),
-            Entry::new("direct", "", None),
-        ];
-        for (entry, values) in entries.iter_mut().zip([[30.0, 50.0, 40.0], [60.0, 60.0, 61.0], [10.0, 12.0, 11.0]]) {
-            for value in values {
-                entry.add("p50_1conn_us", value);
-            }
-        }
-        let subjects = subjects(&entries);
-        let row = |i: usize| subjects[i].metrics.iter().map(|(n, v)| (n.as_str(), *v)).collect::<Vec<_>>();
-        assert_eq!(subjects.len(), 2);
-        assert_eq!(
-            row(0),
-            [
-                ("p50_1conn_us", 40.0),
-                ("added_p50_1conn_us", 29.0),
-                ("full_p50_1conn_us", 60.0),
-                ("full_added_p50_1conn_us", 49.0)
-            ]
-        );
-        assert_eq!(row(1), [("p50_1conn_us", 11.0)]);
-    }
-
-    #[test]
-    fn connections_stay_within_the_limit_of_files() {
-        assert_eq!(Extent::new(true, 20_000).idle_connections, 2_000);
-        assert_eq!(Extent::new(false, 20_000).idle_connections, 5_000);
-        assert_eq!(Extent::new(false, 1 << 20).idle_connections, 10_000);
-        assert_eq!(Extent::new(false, 1024).idle_connections, 200);
     }
 }
