@@ -9,10 +9,12 @@ mod cores;
 mod head;
 mod http;
 mod load;
+mod namespace;
 mod peers;
 mod plot;
 mod process;
 mod queue_proxy;
+mod quota;
 mod report;
 mod system;
 
@@ -24,13 +26,13 @@ use clap::{Parser, ValueEnum};
 struct Cli {
     /// Which bench.
     name: Bench,
-    /// Fewer samples: ends within 40 seconds.
+    /// Fewer samples: ends within a minute.
     #[arg(long)]
     quick: bool,
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
-    /// queue-proxy: these subjects only, such as `dormouse,relay,haproxy`; `full` is a further pass of ours.
+    /// queue-proxy: these subjects only, such as `dormouse,relay,haproxy`; `full` and `log` are further passes of ours.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// queue-proxy: these steps only.
@@ -42,13 +44,13 @@ struct Cli {
 enum Bench {
     /// From a request to a sleeping service until its first byte, by phase; warm latency; memory of each process.
     ColdStart,
-    /// The sidecar beside a relay, HAProxy, nginx and Envoy: CPU, latency, memory, start.
+    /// The sidecar beside a relay, HAProxy, nginx, Envoy and others: CPU, latency, memory, start.
     QueueProxy,
 }
 
 fn main() -> anyhow::Result<()> {
-    if let Some((listen, backend)) = peers::relay::asked(std::env::args()) {
-        return peers::relay::run(&listen, &backend);
+    if let Some(peer) = peers::asked(std::env::args()) {
+        return peer.run();
     }
     let cli = Cli::parse();
     let report = match cli.name {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::Step;
 use crate::{
-    peers::{Peer, Running},
+    peers::{Kind, Peer, Running},
     process::CpuTime,
     report::quantile,
 };
@@ -18,18 +19,19 @@ pub(super) struct Entry {
     pub(super) running: Option<Running>,
     /// One value a round.
     samples: BTreeMap<&'static str, Vec<f64>>,
-    /// Why it is out.
-    pub(super) failed: Option<String>,
+    /// Why it is out of everything.
+    pub(super) gone: Option<String>,
+    /// Why it is out of a step.
+    pub(super) failed: BTreeMap<Step, String>,
 }
 
 impl Entry {
     pub(super) fn new(name: &'static str, prefix: &'static str, peer: Option<Peer>) -> Self {
-        Self { name, prefix, peer, running: None, samples: BTreeMap::new(), failed: None }
+        Self { name, prefix, peer, running: None, samples: BTreeMap::new(), gone: None, failed: BTreeMap::new() }
     }
 
-    /// What `--only` calls it: a further pass of ours goes by its prefix.
-    pub(super) fn word(&self) -> &'static str {
-        if self.prefix.is_empty() { self.name } else { self.prefix.trim_end_matches('_') }
+    pub(super) fn is(&self, kind: Kind) -> bool {
+        self.peer.as_ref().is_some_and(|peer| peer.kind == kind)
     }
 
     pub(super) fn add(&mut self, metric: &'static str, value: f64) {
@@ -68,13 +70,5 @@ mod tests {
         }
         assert_eq!(ours.median_ratio(&theirs, "cpu_us_per_request"), Some(2.0));
         assert_eq!(ours.median_ratio(&theirs, "p50_us"), None);
-    }
-
-    #[test]
-    fn a_further_pass_goes_by_its_prefix() {
-        assert_eq!(
-            (Entry::new("dormouse", "", None).word(), Entry::new("dormouse", "full_", None).word()),
-            ("dormouse", "full")
-        );
     }
 }

@@ -4,7 +4,7 @@ use super::entry::Entry;
 use crate::{plot, report::Subject};
 
 /// Metrics in the order of the table.
-const METRICS: [&str; 17] = [
+const METRICS: [&str; 23] = [
     "cpu_us_per_request",
     "cpu_user_us_per_request",
     "cpu_system_us_per_request",
@@ -17,11 +17,17 @@ const METRICS: [&str; 17] = [
     "start_to_first_answer_us",
     "kib_per_idle_connection",
     "kib_per_request_in_flight",
+    "kib_per_websocket",
     "binary_kib",
     "mib_per_second_down",
     "mib_per_second_up",
     "cpu_us_per_mib_down",
     "cpu_us_per_mib_up",
+    "h2_cpu_us_per_request",
+    "h2_requests_per_second",
+    "h2_p50_us",
+    "h2_p99_us",
+    "quota25m_requests_per_second",
 ];
 
 /// CPU per request over that of these, and what the ratio is called.
@@ -80,6 +86,8 @@ pub(super) fn plot(entries: &[Entry]) -> String {
             panel("memory per idle connection, KiB", "kib_per_idle_connection", 1.0),
             panel("start to first answer, ms", "start_to_first_answer_us", 1000.0),
             panel("p50 with one connection, µs", "p50_1conn_us", 1.0),
+            panel("CPU per gRPC-shaped call, h2c both sides, µs", "h2_cpu_us_per_request", 1.0),
+            panel("memory per WebSocket, KiB", "kib_per_websocket", 1.0),
         ],
     )
 }
