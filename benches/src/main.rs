@@ -49,8 +49,8 @@ enum Bench {
 }
 
 fn main() -> anyhow::Result<()> {
-    if let Some(peer) = peers::asked(std::env::args()) {
-        return peer.run();
+    if let Some((listen, backend)) = peers::relay::asked(std::env::args()) {
+        return peers::relay::run(&listen, &backend);
     }
     let cli = Cli::parse();
     let report = match cli.name {

@@ -5,11 +5,8 @@
 
 mod envoy;
 mod haproxy;
-mod inside;
 mod nginx;
-#[cfg(feature = "pingora")]
-mod pingora;
-mod relay;
+pub(crate) mod relay;
 mod running;
 mod sidecar;
 
@@ -25,7 +22,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-pub(crate) use inside::asked;
 pub(crate) use running::Running;
 
 use crate::{
@@ -81,13 +77,14 @@ struct Plan<'a> {
 }
 
 impl Peer {
-    pub(crate) fn ours(kind: Kind, program: &Path) -> Self {
+    /// One that was built here.
+    pub(crate) fn built(kind: Kind, program: &Path) -> Self {
         Self { kind, program: program.to_owned() }
     }
 
-    /// One that is this program itself.
-    pub(crate) fn inside(kind: Kind) -> io::Result<Self> {
-        Ok(Self { kind, program: env::current_exe()? })
+    /// The relay is this program itself.
+    pub(crate) fn relay() -> io::Result<Self> {
+        Ok(Self { kind: Kind::Relay, program: env::current_exe()? })
     }
 
     /// A program of this name, or at the place its variable names; `None` when it is not installed.
@@ -102,10 +99,10 @@ impl Peer {
         Some(Self { kind: Kind::Upstream, program })
     }
 
-    /// Size of the program file. What is this program itself has none of its own.
+    /// Size of the program file. The relay has none of its own.
     pub(crate) fn binary_kib(&self) -> Option<f64> {
         let size = || fs::metadata(&self.program).ok().map(|meta| (meta.len() / 1024) as f64);
-        if matches!(self.kind, Kind::Relay | Kind::Pingora) { None } else { size() }
+        if self.kind == Kind::Relay { None } else { size() }
     }
 
     /// What it calls its version.
@@ -153,8 +150,11 @@ impl Peer {
             Kind::Sidecar | Kind::FullSidecar | Kind::LoggingSidecar | Kind::Upstream => {
                 sidecar::prepare(&mut command, &plan, self.kind);
             }
-            Kind::Relay => inside::prepare(&mut command, inside::RELAY, &plan),
-            Kind::Pingora => inside::prepare(&mut command, inside::PINGORA, &plan),
+            Kind::Relay => relay::prepare(&mut command, &plan),
+            Kind::Pingora => {
+                let protocol = if protocol == Protocol::H2c { "h2c" } else { "http1" };
+                command.args([&listen.to_string(), &behind.address.to_string(), protocol]);
+            }
             Kind::Haproxy => haproxy::prepare(&mut command, &plan)?,
             Kind::Nginx => nginx::prepare(&mut command, &plan)?,
             Kind::Envoy => envoy::prepare(&mut command, &plan)?,

@@ -1,7 +1,10 @@
-//! Pingora's proxy: one worker thread, connections to the app kept, no modules and no TLS.
+//! Pingora's proxy as a program: one worker thread, connections to the app kept, no modules and no TLS.
+//!
+//! `pingora LISTEN BACKEND http1|h2c`. A program of its own, built on request, so that its libraries weigh on nobody else.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
+use anyhow::Context;
 use pingora_core::{
     apps::HttpServerOptions,
     server::{RunArgs, Server, configuration::ServerConf},
@@ -31,15 +34,20 @@ impl ProxyHttp for ToApp {
 }
 
 /// Serves until killed.
-pub(super) fn run(listen: SocketAddr, backend: SocketAddr, h2c: bool) -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let listen = arguments.next().context("where to listen")?;
+    let backend = arguments.next().context("where to connect")?.parse()?;
+    let h2c = arguments.next().is_some_and(|protocol| protocol == "h2c");
+
     let conf = ServerConf { threads: 1, grace_period_seconds: Some(0), ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut options = HttpServerOptions::default();
     options.h2c = h2c;
-    let conf: &Arc<ServerConf> = &server.configuration;
-    let mut service = ProxyServiceBuilder::new(conf, ToApp { backend, h2c }).server_options(options).build();
-    service.add_tcp(&listen.to_string());
+    let proxy = ToApp { backend, h2c };
+    let mut service = ProxyServiceBuilder::new(&server.configuration, proxy).server_options(options).build();
+    service.add_tcp(&listen);
     server.add_service(service);
     server.run(RunArgs::default());
     Ok(())

@@ -17,17 +17,24 @@ pub(super) fn find(only: &[String]) -> anyhow::Result<(Vec<Entry>, Vec<String>)>
     if let Some(unknown) = only.iter().find(|word| !WORDS.contains(&word.as_str())) {
         bail!("--only {unknown}: no such subject; there are {}", WORDS.join(", "));
     }
-    let ours = system::build_binary("queue-proxy", "queue-proxy")?;
+    let ours = system::build_binary("queue-proxy", "queue-proxy", "")?;
     let (mut entries, mut notes) = (Vec::new(), Vec::new());
     for word in WORDS.into_iter().filter(|word| only.is_empty() || only.iter().any(|asked| asked == word)) {
         let found = match word {
-            "dormouse" => Some(Entry::new("dormouse", "", Some(Peer::ours(Kind::Sidecar, &ours)))),
-            "full" => Some(Entry::new("dormouse", "full_", Some(Peer::ours(Kind::FullSidecar, &ours)))),
-            "log" => Some(Entry::new("dormouse", "log_", Some(Peer::ours(Kind::LoggingSidecar, &ours)))),
+            "dormouse" => Some(Entry::new("dormouse", "", Some(Peer::built(Kind::Sidecar, &ours)))),
+            "full" => {
+                notes.push("full_: ours with a concurrency limit above the load and Prometheus metrics on".to_owned());
+                Some(Entry::new("dormouse", "full_", Some(Peer::built(Kind::FullSidecar, &ours))))
+            }
+            "log" => {
+                notes.push("log_: as full_, with the request log on and read from a pipe".to_owned());
+                Some(Entry::new("dormouse", "log_", Some(Peer::built(Kind::LoggingSidecar, &ours))))
+            }
             "direct" => Some(Entry::new("direct", "", None)),
-            "relay" => Some(Entry::new("relay", "", Some(Peer::inside(Kind::Relay)?))),
+            "relay" => Some(Entry::new("relay", "", Some(Peer::relay()?))),
             "pingora" if cfg!(feature = "pingora") => {
-                Some(Entry::new("pingora", "", Some(Peer::inside(Kind::Pingora)?)))
+                let program = system::build_binary("benches", "pingora", "pingora")?;
+                Some(Entry::new("pingora", "", Some(Peer::built(Kind::Pingora, &program))))
             }
             "upstream" => Peer::upstream().map(|peer| Entry::new("upstream", "", Some(peer))),
             "haproxy" => installed(Kind::Haproxy, "haproxy", &mut notes),
@@ -42,8 +49,6 @@ pub(super) fn find(only: &[String]) -> anyhow::Result<(Vec<Entry>, Vec<String>)>
             (None, name) => notes.push(format!("{name}: not installed, left out")),
         }
     }
-    notes.push("full_: ours with a concurrency limit above the load and Prometheus metrics on".to_owned());
-    notes.push("log_: the same with the request log on, read from a pipe".to_owned());
     Ok((entries, notes))
 }
 

@@ -98,7 +98,7 @@ mod tests {
     use crate::peers::{Kind, Peer};
 
     fn ours(prefix: &'static str) -> Entry {
-        Entry::new("dormouse", prefix, Some(Peer::ours(Kind::Sidecar, "/x".as_ref())))
+        Entry::new("dormouse", prefix, Some(Peer::built(Kind::Sidecar, "/x".as_ref())))
     }
 
     fn row(subject: &Subject) -> Vec<(&str, f64)> {
