@@ -2,15 +2,25 @@
 //!
 //! It runs on the load generator's thread: one core makes and serves all load, the other has the proxy to itself.
 
-use std::{net::SocketAddr, time::Duration};
+mod grpc;
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::bail;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpSocket, TcpStream},
 };
 
-use crate::head::Head;
+use crate::{
+    head::Head,
+    load::{Target, websocket},
+    namespace::Namespace,
+};
 
 /// What `/` answers: twelve bytes.
 const TINY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nHello world\n";
@@ -19,19 +29,51 @@ pub(crate) const MIB: usize = 1024 * 1024;
 /// How long `/wait` holds its answer.
 pub(crate) const WAIT: Duration = Duration::from_millis(1000);
 
-/// Serves until the runtime ends.
-pub(crate) async fn start() -> std::io::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// Where it listens; it serves until the runtime ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Backend {
+    http1: SocketAddr,
+    h2c: SocketAddr,
+    namespace: Namespace,
+}
+
+impl Backend {
+    /// On free ports of loopback, in this network. Within a runtime only.
+    pub(crate) fn start(namespace: Namespace) -> io::Result<Self> {
+        let mib: &'static [u8] = Box::leak(large_answer().into_boxed_slice());
+        let http1 = listen(&namespace, move |stream| serve(stream, mib))?;
+        let h2c = listen(&namespace, grpc::serve)?;
+        Ok(Self { http1, h2c, namespace })
+    }
+
+    pub(crate) fn http1(&self) -> Target {
+        Target { address: self.http1, namespace: self.namespace.clone() }
+    }
+
+    pub(crate) fn h2c(&self) -> Target {
+        Target { address: self.h2c, namespace: self.namespace.clone() }
+    }
+}
+
+fn listen<F>(namespace: &Namespace, serve: impl Fn(TcpStream) -> F + Send + 'static) -> io::Result<SocketAddr>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let listener = namespace.within(|| {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
+        socket.listen(4096)
+    })?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
-        let mib: &'static [u8] = Box::leak(large_answer().into_boxed_slice());
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             };
+            let served = serve(stream);
             // A proxy that goes away in the middle is no news.
-            tokio::spawn(async move { serve(stream, mib).await.ok() });
+            tokio::spawn(async move { served.await.ok() });
         }
     });
     Ok(address)
@@ -58,6 +100,9 @@ async fn serve(mut stream: TcpStream, mib: &[u8]) -> anyhow::Result<()> {
         };
         let (whole, path) = (head.length + head.content_length, head.path());
         let (large, wait) = (path == b"/mib", path == b"/wait");
+        if path == b"/ws" {
+            return talk(stream).await;
+        }
         if whole > bytes.len() {
             skip(&mut stream, whole - bytes.len()).await?;
         }
@@ -66,6 +111,16 @@ async fn serve(mut stream: TcpStream, mib: &[u8]) -> anyhow::Result<()> {
             tokio::time::sleep(WAIT).await;
         }
         stream.write_all(if large { mib } else { TINY }).await?;
+    }
+}
+
+/// Upgrades, and says one message for each that comes.
+async fn talk(mut stream: TcpStream) -> anyhow::Result<()> {
+    stream.write_all(websocket::ANSWER).await?;
+    let mut asked = [0; websocket::ASKED.len()];
+    loop {
+        stream.read_exact(&mut asked).await?;
+        stream.write_all(websocket::SAID).await?;
     }
 }
 
@@ -85,16 +140,16 @@ async fn skip(stream: &mut TcpStream, mut left: usize) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Client, Request};
+    use crate::load::http1::{Client, Request};
 
     #[tokio::test]
     async fn answers_each_request_of_a_connection() {
-        let backend = start().await.unwrap();
-        let mut client = Client::open(backend).await.unwrap();
+        let backend = Backend::start(Namespace::default()).unwrap();
+        let mut client = Client::open(&backend.http1()).await.unwrap();
         for (request, body) in
             [(Request::Tiny, 12), (Request::Download, MIB), (Request::Upload, 12), (Request::Tiny, 12)]
         {
-            assert_eq!(client.exchange(request).await.unwrap(), body, "{request:?}");
+            assert_eq!(client.exchange(&request.bytes()).await.unwrap(), body, "{request:?}");
         }
     }
 }

@@ -44,9 +44,16 @@ fn stay_on(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Raises the limit of open files as far as it goes, for this process and its children, and says how far that is.
+/// Raises the limit of open files to what is of use, else as far as it goes, for this process and its children, and says
+/// how far that is.
 pub(crate) fn raise_file_limit() -> u64 {
+    const OF_USE: u64 = 1 << 17;
     let hard = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
-    getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
+    if hard.is_none_or(|hard| hard >= OF_USE) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(OF_USE), maximum: hard });
+    } else if setrlimit(Resource::Nofile, Rlimit { current: Some(OF_USE), maximum: Some(OF_USE) }).is_err() {
+        // Only root goes beyond the hard limit.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(OF_USE)
 }

@@ -9,10 +9,12 @@ mod cores;
 mod head;
 mod http;
 mod load;
+mod namespace;
 mod peers;
 mod plot;
 mod process;
 mod queue_proxy;
+mod quota;
 mod report;
 mod system;
 
@@ -24,19 +26,25 @@ use clap::{Parser, ValueEnum};
 struct Cli {
     /// Which bench.
     name: Bench,
-    /// Fewer samples: ends within 40 seconds.
+    /// Fewer samples: ends within a minute.
     #[arg(long)]
     quick: bool,
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
+    /// queue-proxy: these subjects only, such as `dormouse,relay,haproxy`; `full` and `log` are further passes of ours.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// queue-proxy: these steps only.
+    #[arg(long, value_delimiter = ',')]
+    steps: Vec<queue_proxy::Step>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Bench {
     /// From a request to a sleeping service until its first byte, by phase; warm latency; memory of each process.
     ColdStart,
-    /// The sidecar beside a relay, HAProxy, nginx and Envoy: CPU, latency, memory, start.
+    /// The sidecar beside a relay, HAProxy, nginx, Envoy and others: CPU, latency, memory, start.
     QueueProxy,
 }
 
@@ -47,13 +55,13 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let report = match cli.name {
         Bench::ColdStart => cold_start::run(cli.quick)?,
-        Bench::QueueProxy => queue_proxy::run(cli.quick)?,
+        Bench::QueueProxy => queue_proxy::run(cli.quick, &cli.only, &cli.steps)?,
     };
     if cli.json {
         print!("{}", report.to_json_lines());
     } else {
         print!("{}", report.to_table());
-        if !cli.quick {
+        if !cli.quick && cli.only.is_empty() && cli.steps.is_empty() {
             for path in report.write_plots()? {
                 println!("plot: {}", path.display());
             }

@@ -7,26 +7,30 @@ mod envoy;
 mod haproxy;
 mod nginx;
 pub(crate) mod relay;
+mod running;
 mod sidecar;
 
 use std::{
-    env, fs,
+    env, fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use tempfile::TempDir;
+pub(crate) use running::Running;
 
 use crate::{
+    backend::Backend,
     cores::Cores,
-    load::{Client, Request},
-    process,
+    load::{
+        Target, grpc,
+        http1::{Client, Request},
+    },
 };
 
 /// Which program.
@@ -36,10 +40,23 @@ pub(crate) enum Kind {
     Sidecar,
     /// Ours, with a concurrency limit above the load and with the user's metrics on.
     FullSidecar,
+    /// The same, with the request log, whose lines are read and forgotten.
+    LoggingSidecar,
+    /// Any other queue-proxy, which takes ports of all addresses.
+    Upstream,
     Relay,
     Haproxy,
     Nginx,
     Envoy,
+    Pingora,
+}
+
+/// What is spoken on both sides of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// h2 in the clear, by prior knowledge.
+    H2c,
 }
 
 /// A program that is installed.
@@ -53,26 +70,33 @@ pub(crate) struct Peer {
 struct Plan<'a> {
     listen: SocketAddr,
     backend: SocketAddr,
+    protocol: Protocol,
     folder: &'a Path,
     /// Connections it must be able to hold.
     connections: usize,
 }
 
 impl Peer {
-    pub(crate) fn ours(kind: Kind, program: &Path) -> Self {
+    /// One that was built here.
+    pub(crate) fn built(kind: Kind, program: &Path) -> Self {
         Self { kind, program: program.to_owned() }
     }
 
     /// The relay is this program itself.
-    pub(crate) fn relay() -> anyhow::Result<Self> {
+    pub(crate) fn relay() -> io::Result<Self> {
         Ok(Self { kind: Kind::Relay, program: env::current_exe()? })
     }
 
     /// A program of this name, or at the place its variable names; `None` when it is not installed.
     pub(crate) fn installed(kind: Kind, name: &str) -> Option<Self> {
-        let named = env::var_os(name.to_ascii_uppercase()).map(PathBuf::from);
-        let program = named.into_iter().chain(on_path(name)).find(|path| runnable(path))?;
+        let program = named(&name.to_ascii_uppercase()).into_iter().chain(on_path(name)).find(|path| runnable(path))?;
         Some(Self { kind, program })
+    }
+
+    /// The queue-proxy that `UPSTREAM_QUEUE_PROXY` names.
+    pub(crate) fn upstream() -> Option<Self> {
+        let program = named("UPSTREAM_QUEUE_PROXY").filter(|path| runnable(path))?;
+        Some(Self { kind: Kind::Upstream, program })
     }
 
     /// Size of the program file. The relay has none of its own.
@@ -86,7 +110,7 @@ impl Peer {
         let flag = match self.kind {
             Kind::Haproxy | Kind::Nginx => "-v",
             Kind::Envoy => "--version",
-            Kind::Sidecar | Kind::FullSidecar | Kind::Relay => return None,
+            _ => return None,
         };
         let output = Command::new(&self.program).arg(flag).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -103,38 +127,54 @@ impl Peer {
     }
 
     /// Starts it on the proxy's core and waits for its first answer.
-    pub(crate) async fn start(&self, backend: SocketAddr, connections: usize, cores: Cores) -> anyhow::Result<Running> {
+    pub(crate) async fn start(
+        &self,
+        backend: &Backend,
+        protocol: Protocol,
+        connections: usize,
+        cores: Cores,
+    ) -> anyhow::Result<Running> {
         let folder = tempfile::tempdir()?;
-        // Our sidecar opens fixed ports beside the main one, so each start has an address of its own.
-        let ip =
-            if matches!(self.kind, Kind::Sidecar | Kind::FullSidecar) { own_address() } else { Ipv4Addr::LOCALHOST };
-        let listen = TcpListener::bind((ip, 0))?.local_addr()?;
-        let plan = Plan { listen, backend, folder: folder.path(), connections };
+        let behind = match protocol {
+            Protocol::Http1 => backend.http1(),
+            Protocol::H2c => backend.h2c(),
+        };
+        let namespace = behind.namespace;
+        let listen = namespace.within(|| TcpListener::bind((self.ip(), 0))?.local_addr())?;
+        let plan = Plan { listen, backend: behind.address, protocol, folder: folder.path(), connections };
         let mut command = Command::new(&self.program);
+        let log = folder.path().join("log");
+        let file = fs::File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         match self.kind {
-            Kind::Sidecar => sidecar::prepare(&mut command, &plan, false),
-            Kind::FullSidecar => sidecar::prepare(&mut command, &plan, true),
+            Kind::Sidecar | Kind::FullSidecar | Kind::LoggingSidecar | Kind::Upstream => {
+                sidecar::prepare(&mut command, &plan, self.kind);
+            }
             Kind::Relay => relay::prepare(&mut command, &plan),
+            Kind::Pingora => {
+                let protocol = if protocol == Protocol::H2c { "h2c" } else { "http1" };
+                command.args([&listen.to_string(), &behind.address.to_string(), protocol]);
+            }
             Kind::Haproxy => haproxy::prepare(&mut command, &plan)?,
             Kind::Nginx => nginx::prepare(&mut command, &plan)?,
             Kind::Envoy => envoy::prepare(&mut command, &plan)?,
         }
-        let log = folder.path().join("log");
-        let file = fs::File::create(&log)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let begun = Instant::now();
-        let child = cores
-            .on_proxy_core(|| command.spawn())
+        let mut child = cores
+            .on_proxy_core(|| namespace.within(|| command.spawn()))
             .with_context(|| format!("cannot run {}", self.program.display()))?;
-        let mut running = Running { child, address: listen, first_answer: Duration::ZERO, _folder: folder };
+        if let Some(mut lines) = child.stdout.take() {
+            // Ends with the program.
+            thread::spawn(move || io::copy(&mut lines, &mut io::sink()));
+        }
+        let target = Target { address: listen, namespace };
+        let mut running = Running::new(child, target, folder, self.kind);
         while begun.elapsed() < Duration::from_secs(10) {
-            if let Ok(mut client) = Client::open(listen).await
-                && client.exchange(Request::Tiny).await.is_ok()
-            {
+            if answers(&running.target, protocol).await {
                 running.first_answer = begun.elapsed();
                 return Ok(running);
             }
-            if running.child.try_wait()?.is_some() {
+            if running.has_ended()? {
                 break;
             }
             // Lets the backend answer, and asks again at once: a timer would be coarser than what is timed.
@@ -142,50 +182,28 @@ impl Peer {
         }
         bail!("it gave no answer: {}", fs::read_to_string(&log).unwrap_or_default().trim());
     }
-}
 
-/// A program under test, stopped when dropped.
-pub(crate) struct Running {
-    child: Child,
-    pub(crate) address: SocketAddr,
-    /// From its start to the end of its first answer.
-    pub(crate) first_answer: Duration,
-    _folder: TempDir,
-}
-
-impl Running {
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Memory of the program and its children.
-    pub(crate) fn rss_kib(&self) -> f64 {
-        process::family(self.pid()).iter().map(|p| p.rss_kib as f64).sum()
-    }
-
-    /// Time on a core since its start, in microseconds, its children's with it.
-    pub(crate) fn cpu_us(&self) -> f64 {
-        process::family(self.pid()).iter().map(|p| p.cpu.as_secs_f64() * 1e6).sum()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let family = process::family(self.pid());
-        let _ =
-            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(2));
-        }
-        if matches!(self.child.try_wait(), Ok(None)) {
-            // Still held by its parent, so these ids are still theirs.
-            for pid in family.iter().filter_map(|p| rustix::process::Pid::from_raw(p.pid.cast_signed())) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-            let _ = self.child.wait();
+    /// Our sidecar opens fixed ports beside the main one, so each start has an address of its own.
+    fn ip(&self) -> Ipv4Addr {
+        match self.kind {
+            Kind::Sidecar | Kind::FullSidecar | Kind::LoggingSidecar => own_address(),
+            _ => Ipv4Addr::LOCALHOST,
         }
     }
+}
+
+async fn answers(target: &Target, protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Http1 => {
+            let Ok(mut client) = Client::open(target).await else { return false };
+            client.exchange(&Request::Tiny.bytes()).await.is_ok()
+        }
+        Protocol::H2c => grpc::streams(target, 1, 1).await.is_ok(),
+    }
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).map(PathBuf::from)
 }
 
 /// The first thing in this text that looks like `1.2` or `1.2.3`.

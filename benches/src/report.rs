@@ -79,9 +79,10 @@ impl Report {
     }
 }
 
-/// Whole where it is whole, one decimal otherwise.
+/// Whole where it is whole; else one decimal, two below ten.
 fn number(value: f64) -> Value {
-    if value.fract() == 0.0 { json!(value as i64) } else { json!((value * 10.0).round() / 10.0) }
+    let scale = if value.abs() < 10.0 { 100.0 } else { 10.0 };
+    if value.fract() == 0.0 { json!(value as i64) } else { json!((value * scale).round() / scale) }
 }
 
 /// The value below which the part `q` (0 to 1) of the samples lies; NaN of nothing.
@@ -156,10 +157,16 @@ mod tests {
     fn each_subject_is_one_json_line() {
         let report = Report {
             bench: "b",
-            subjects: vec![Subject { name: "dormouse", metrics: vec![("p50_us".into(), 1.25), ("n".into(), 3.0)] }],
+            subjects: vec![Subject {
+                name: "dormouse",
+                metrics: vec![("p50_us".into(), 11.25), ("n".into(), 3.0), ("r".into(), 1.234)],
+            }],
             notes: Vec::new(),
             plots: Vec::new(),
         };
-        assert_eq!(report.to_json_lines(), "{\"bench\":\"b\",\"n\":3,\"p50_us\":1.3,\"subject\":\"dormouse\"}\n");
+        assert_eq!(
+            report.to_json_lines(),
+            "{\"bench\":\"b\",\"n\":3,\"p50_us\":11.3,\"r\":1.23,\"subject\":\"dormouse\"}\n"
+        );
     }
 }

@@ -30,11 +30,12 @@ pub(crate) struct System {
 
 /// Builds the release `dormouse` of this checkout.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    build_binary("local", "dormouse")
+    build_binary("local", "dormouse", "")
 }
 
-/// Builds a release binary of this checkout, so that no figure is of an older one, and says where it is.
-pub(crate) fn build_binary(package: &str, binary: &str) -> anyhow::Result<PathBuf> {
+/// Builds a release binary of this checkout, so that no figure is of an older one, and says where it is. `features`
+/// may be empty.
+pub(crate) fn build_binary(package: &str, binary: &str, features: &str) -> anyhow::Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     // What `cargo run` tells this program about its package would make build scripts that look at it run again.
@@ -44,7 +45,7 @@ pub(crate) fn build_binary(package: &str, binary: &str) -> anyhow::Result<PathBu
         command.env_remove(name);
     }
     let status = command
-        .args(["build", "--release", "--locked", "--quiet", "-p", package])
+        .args(["build", "--release", "--locked", "--quiet", "-p", package, "--bin", binary, "--features", features])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdout(Stdio::null())
         .status()

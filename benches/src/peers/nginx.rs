@@ -2,11 +2,28 @@
 
 use std::{fs, io, process::Command};
 
-use super::Plan;
+use super::{Plan, Protocol};
+
+/// Kept-alive connections to the app for requests; a connection of its own for what is upgraded.
+const LOCATIONS: &str = r#"    proxy_http_version 1.1;
+    location / {
+      proxy_pass http://app;
+      proxy_set_header Connection "";
+    }
+    location /ws {
+      proxy_pass http://app;
+      proxy_set_header Connection upgrade;
+      proxy_set_header Upgrade $http_upgrade;
+    }
+"#;
 
 pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>) -> io::Result<()> {
     let path = plan.folder.join("nginx.conf");
-    let Plan { listen, backend, folder, connections } = plan;
+    let Plan { listen, backend, folder, connections, .. } = plan;
+    let (http2, locations) = match plan.protocol {
+        Protocol::H2c => (" http2", "    location / { grpc_pass grpc://app; }\n"),
+        Protocol::Http1 => ("", LOCATIONS),
+    };
     let folder = folder.display();
     // The worker must reach its files in a folder that is ours alone.
     let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
@@ -24,8 +41,7 @@ pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>) -> io::Result<()> 
              keepalive_requests 1000000000;\n  client_max_body_size 0;\n  proxy_request_buffering off;\n  \
              proxy_max_temp_file_size 0;\n  proxy_read_timeout 300s;\n  \
              upstream app {{ server {backend}; keepalive 128; keepalive_requests 1000000000; keepalive_timeout 300s; }}\n  \
-             server {{\n    listen {listen} backlog=4096;\n    location / {{\n      proxy_pass http://app;\n      \
-             proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n    }}\n  }}\n}}\n"
+             server {{\n    listen {listen}{http2} backlog=4096;\n{locations}  }}\n}}\n"
         ),
     )?;
     command.arg("-e").arg("stderr").arg("-p").arg(plan.folder).arg("-c").arg(path);

@@ -1,12 +1,19 @@
-//! Our queue-proxy, with the environment that a controller gives it.
+//! A queue-proxy, ours or another, with the environment that a controller gives it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use super::Plan;
+use super::{Kind, Plan};
 
-/// `full`: a limit that is above the load, so that the line is kept but nobody stands in it, and metrics.
-pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>, full: bool) {
-    let concurrency = if full { "1000" } else { "0" };
+/// The full ones have a limit that is above the load, so that the line is kept but nobody stands in it.
+pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>, kind: Kind) {
+    let (concurrency, observability) = match kind {
+        Kind::FullSidecar => ("20000", r#"{"requestMetrics":{"protocol":"prometheus"}}"#),
+        Kind::LoggingSidecar => {
+            command.stdout(Stdio::piped());
+            ("20000", r#"{"requestMetrics":{"protocol":"prometheus"},"enableRequestLog":true}"#)
+        }
+        _ => ("0", ""),
+    };
     command.env_clear();
     for (name, value) in [
         ("CONTAINER_CONCURRENCY", concurrency),
@@ -27,7 +34,7 @@ pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>, full: bool) {
     ] {
         command.env(name, value);
     }
-    if full {
-        command.env("OBSERVABILITY_CONFIG", r#"{"requestMetrics":{"protocol":"prometheus"}}"#);
+    if !observability.is_empty() {
+        command.env("OBSERVABILITY_CONFIG", observability);
     }
 }

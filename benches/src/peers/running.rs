@@ -1,0 +1,77 @@
+//! A program under test while it runs.
+
+use std::{
+    io,
+    process::Child,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::Kind;
+use crate::{
+    load::Target,
+    process::{self, CpuTime},
+};
+
+/// A program under test, stopped when dropped.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) target: Target,
+    /// From its start to the end of its first answer.
+    pub(crate) first_answer: Duration,
+    /// What it is stopped by.
+    signal: Signal,
+    _folder: TempDir,
+}
+
+impl Running {
+    pub(super) fn new(child: Child, target: Target, folder: TempDir, kind: Kind) -> Self {
+        // A queue-proxy as upstream's drains for half a minute when it is asked to end.
+        let signal = if kind == Kind::Upstream { Signal::KILL } else { Signal::TERM };
+        Self { child, target, first_answer: Duration::ZERO, signal, _folder: folder }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn has_ended(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// The program and its children.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        process::family(self.pid()).iter().map(|p| p.pid).collect()
+    }
+
+    /// Memory of the program and its children.
+    pub(crate) fn rss_kib(&self) -> f64 {
+        process::family(self.pid()).iter().map(|p| p.rss_kib as f64).sum()
+    }
+
+    /// Time on a core since its start, its children's with it.
+    pub(crate) fn cpu(&self) -> CpuTime {
+        process::family(self.pid()).iter().map(|p| p.cpu).sum()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let family = self.pids();
+        let _ = kill_process(Pid::from_child(&self.child), self.signal);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(2));
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Still held by its parent, so these ids are still theirs.
+            for pid in family.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let _ = self.child.wait();
+        }
+    }
+}
