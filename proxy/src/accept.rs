@@ -20,13 +20,13 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::BoxError;
 use crate::body::Body;
 use crate::drain::Drain;
 use crate::h1;
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
 use crate::tls::Tls;
-use crate::BoxError;
 
 /// How connections are served.
 #[derive(Debug, Clone)]

@@ -3,10 +3,15 @@
 //! [`Watch`] is the pure part: what expires when. [`Deadline`] drives it with one timer per request, which moves from
 //! the wait for the response ([`Deadline::run`]) into its body ([`Limited`]) or its tunnel. Once a response has begun
 //! an expiry *aborts* it: the client sees a broken message, never a complete-looking one with foreign text at its end.
+//!
+//! [`Timers`] keeps timers for the next request, still set: nearly all requests end long before their limit, and to set a
+//! timer and take it back costs more than all the rest of a deadline. A timer that fires too early is moved.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -97,19 +102,49 @@ impl Watch {
     }
 }
 
+/// Timers that were used and may be used again; one per runtime, since a timer belongs to its runtime. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Timers(Rc<RefCell<Vec<Pin<Box<Sleep>>>>>);
+
+impl Timers {
+    /// Kept at most.
+    const MOST: usize = 256;
+
+    /// Starts the clock of a request.
+    pub fn start(&self, limits: Limits) -> Deadline {
+        Deadline { watch: Watch::new(limits, Instant::now()), timer: None, spare: Some(self.clone()) }
+    }
+
+    fn give_back(&self, timer: Pin<Box<Sleep>>) {
+        let mut timers = self.0.borrow_mut();
+        if timers.len() < Self::MOST {
+            timers.push(timer);
+        }
+    }
+}
+
 /// A [`Watch`] with its timer.
 #[derive(Debug)]
 pub struct Deadline {
     watch: Watch,
-    /// Made when first waited for; `None` while no limit is set.
+    /// Taken when first waited for; `None` while no limit is set.
     timer: Option<Pin<Box<Sleep>>>,
-    armed_for: Option<Instant>,
+    /// Where the timer comes from and goes to.
+    spare: Option<Timers>,
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        if let (Some(timer), Some(spare)) = (self.timer.take(), &self.spare) {
+            spare.give_back(timer);
+        }
+    }
 }
 
 impl Deadline {
     /// Starts the clock of a request.
     pub fn start(limits: Limits) -> Self {
-        Self { watch: Watch::new(limits, Instant::now()), timer: None, armed_for: None }
+        Self { watch: Watch::new(limits, Instant::now()), timer: None, spare: None }
     }
 
     /// No limits at all.
@@ -146,18 +181,18 @@ impl Deadline {
             if at == self.watch.start {
                 return Poll::Ready(limit); // a limit of zero; timers are a millisecond late
             }
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            let armed_for = *self.armed_for.get_or_insert(at);
-            if at < armed_for {
+            let timer = self.timer.get_or_insert_with(|| {
+                let spare = self.spare.as_ref().and_then(|spare| spare.0.borrow_mut().pop());
+                spare.unwrap_or_else(|| Box::pin(tokio::time::sleep_until(at)))
+            });
+            if at < timer.deadline() {
                 timer.as_mut().reset(at);
-                self.armed_for = Some(at);
             }
             ready!(timer.as_mut().poll(cx));
             if at <= Instant::now() {
                 return Poll::Ready(limit);
             }
             timer.as_mut().reset(at);
-            self.armed_for = Some(at);
         }
     }
 }
@@ -321,6 +356,18 @@ mod tests {
         let mut deadline = Deadline::start(limits(2, 0, 0));
         assert_eq!(deadline.run(async { 7 }).await, Ok(7));
         assert_eq!(deadline.run(tokio::time::sleep(Duration::from_secs(9))).await, Err(Limit::Total));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_used_timer_fires_when_its_next_request_says() {
+        let timers = Timers::default();
+        for limit in [50, 90, 3, 20] {
+            assert_eq!(timers.start(limits(limit, 0, 0)).run(tokio::time::sleep(Duration::from_secs(1))).await, Ok(()));
+            let started = Instant::now();
+            let expired = timers.start(limits(limit, 0, 0)).run(std::future::pending::<()>()).await;
+            assert_eq!((expired, started.elapsed().as_secs()), (Err(Limit::Total), limit));
+        }
+        assert_eq!(timers.0.borrow().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use crate::body::Body;
 use crate::errors::Fault;
 use crate::h1::RawQuery;
 use crate::h1::server::Origin;
-use crate::headers;
+use crate::headers::{self, Present};
 use crate::upgrade::Tunnel;
 
 /// What a hop does to a request beyond the rules of HTTP.
@@ -20,8 +20,8 @@ use crate::upgrade::Tunnel;
 pub struct Options<'a> {
     /// Who sent it; appended to `X-Forwarded-For`.
     pub peer: &'a Peer,
-    /// Headers that end here.
-    pub remove: &'a [HeaderName],
+    /// Headers that end here, and how [`Present`] knows them.
+    pub remove: &'a [(Present, HeaderName)],
     /// Host for HTTP/1.0 requests that have none.
     pub default_host: &'a HeaderValue,
 }
@@ -45,7 +45,8 @@ pub struct Pending {
 /// Checks and rewrites a request for the next hop. The protocol stays: HTTP/1.x goes on as HTTP/1.1, h2 as h2.
 pub fn prepare(request: Request<Body>, options: &Options<'_>) -> Result<Outbound, Fault> {
     check(&request)?;
-    prepare_checked(request, options)
+    let present = Present::of(request.headers());
+    prepare_checked(request, present, options)
 }
 
 /// Refuses shapes that two parsers could read differently; a hop that changes a request first must check it before.
@@ -53,30 +54,33 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     headers::check(request.version(), request.headers(), request.uri().authority().is_some())
 }
 
-/// [`prepare`] for a request that has passed [`check`].
-pub fn prepare_checked(request: Request<Body>, options: &Options<'_>) -> Result<Outbound, Fault> {
-    // Only HTTP/1 requests have a connection that could be handed over.
-    let upgrade = headers::upgrade_token(request.headers())
-        .cloned()
-        .and_then(|token| Some(Pending { token, client: request.body().origin()? }));
+/// [`prepare`] for a request that has passed [`check`] and whose headers are known.
+pub fn prepare_checked(request: Request<Body>, present: Present, options: &Options<'_>) -> Result<Outbound, Fault> {
     let (mut parts, body) = request.into_parts();
-    rewrite(&mut parts, options)?;
+    let upgrade = if present.any(Present::UPGRADE) {
+        // Only HTTP/1 requests have a connection that could be handed over.
+        let token = headers::upgrade_token(&parts.headers).cloned();
+        token.and_then(|token| Some(Pending { token, client: body.origin()? }))
+    } else {
+        None
+    };
+    rewrite(&mut parts, present, options)?;
     Ok(Outbound { request: Request::from_parts(parts, body), upgrade })
 }
 
 /// The part of [`prepare`] that needs no connection.
-pub fn rewrite(parts: &mut request::Parts, options: &Options<'_>) -> Result<(), Fault> {
+pub fn rewrite(parts: &mut request::Parts, present: Present, options: &Options<'_>) -> Result<(), Fault> {
     let raw_query = parts.extensions.remove::<RawQuery>();
     parts.extensions.clear();
     if let Some(raw_query) = raw_query {
         parts.extensions.insert(raw_query);
     }
-    headers::remove_hop_by_hop(&mut parts.headers);
-    for name in options.remove {
+    headers::remove_hop_by_hop(&mut parts.headers, present);
+    for (_, name) in options.remove.iter().filter(|(known, _)| present.any(*known)) {
         parts.headers.remove(name);
     }
-    headers::append_forwarded_for(&mut parts.headers, &options.peer.forwarded_for);
-    if parts.headers.get(USER_AGENT).is_some_and(HeaderValue::is_empty) {
+    headers::append_forwarded_for(&mut parts.headers, present, &options.peer.forwarded_for);
+    if present.any(Present::EMPTY_USER_AGENT) {
         parts.headers.remove(USER_AGENT);
     }
     if parts.version != Version::HTTP_2 {
@@ -84,7 +88,7 @@ pub fn rewrite(parts: &mut request::Parts, options: &Options<'_>) -> Result<(), 
         if parts.method != Method::CONNECT {
             to_origin_form(parts)?;
         }
-        if !parts.headers.contains_key(HOST) {
+        if !present.any(Present::HOST) && !parts.headers.contains_key(HOST) {
             parts.headers.insert(HOST, options.default_host.clone());
         }
     }
@@ -139,16 +143,16 @@ pub fn set_host(parts: &mut request::Parts, host: HeaderValue) -> Result<(), Fau
 }
 
 /// The answer for the client. With a 101 that both sides agree on comes the [`Tunnel`], which the caller must run.
-pub fn answer(
-    response: Response<Body>,
-    upgrade: Option<Pending>,
-) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
+pub fn answer(response: Response<Body>, upgrade: Option<Pending>) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
     let (mut parts, body) = response.into_parts();
-    headers::remove_hop_by_hop(&mut parts.headers);
+    let present = Present::of(&parts.headers);
+    headers::remove_hop_by_hop(&mut parts.headers, present);
     if parts.status != StatusCode::SWITCHING_PROTOCOLS {
         // `remove_hop_by_hop` puts a wanted upgrade back; a response that does not switch has no use for it.
-        parts.headers.remove(http::header::UPGRADE);
-        parts.headers.remove(http::header::CONNECTION);
+        if present.any(Present::UPGRADE) {
+            parts.headers.remove(http::header::UPGRADE);
+            parts.headers.remove(http::header::CONNECTION);
+        }
         return Ok((Response::from_parts(parts, body), None));
     }
     let Some(pending) = upgrade else { return Err(Fault::Upgrade) };
@@ -168,11 +172,12 @@ mod tests {
         let peer = Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1234)));
         let options = Options {
             peer: &peer,
-            remove: &[HeaderName::from_static("x-ends-here")],
+            remove: &[(Present::SERVING_REVISION, HeaderName::from_static("knative-serving-revision"))],
             default_host: &HeaderValue::from_static("127.0.0.1:8080"),
         };
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        rewrite(&mut parts, &options).map(|()| parts)
+        let present = Present::of(&parts.headers);
+        rewrite(&mut parts, present, &options).map(|()| parts)
     }
 
     #[test]
@@ -202,8 +207,10 @@ mod tests {
 
     #[test]
     fn listed_headers_end_here() {
-        let parts = rewritten(Request::builder().uri("/").header("x-ends-here", "1").header(USER_AGENT, "")).unwrap();
-        assert!(!parts.headers.contains_key("x-ends-here"));
+        let parts =
+            rewritten(Request::builder().uri("/").header("knative-serving-revision", "1").header(USER_AGENT, ""))
+                .unwrap();
+        assert!(!parts.headers.contains_key("knative-serving-revision"));
         assert!(!parts.headers.contains_key(USER_AGENT));
     }
 

@@ -9,7 +9,11 @@ use http::header::{
 };
 use http::{HeaderMap, Version};
 
+mod present;
+
 use crate::errors::Fault;
+
+pub use present::Present;
 
 /// `X-Forwarded-For`.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -62,26 +66,18 @@ pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 /// Removes what belongs to one connection only, and what `Connection` names. `TE: trailers` and a wanted upgrade are
 /// put back. `Trailer` stays: the next hop needs the announcement to pass trailers on.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // One pass over the names first: most requests carry at most `Connection`, and each removal costs a look-up.
-    let (mut connection, mut te, mut others) = (false, false, false);
-    for name in headers.keys() {
-        match name.as_str() {
-            "connection" => connection = true,
-            "te" => te = true,
-            "proxy-connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "transfer-encoding"
-            | "upgrade" => others = true,
-            _ => {}
-        }
-    }
+pub fn remove_hop_by_hop(headers: &mut HeaderMap, present: Present) {
+    const OTHERS: Present = Present::PROXY_CONNECTION
+        .and(Present::KEEP_ALIVE)
+        .and(Present::PROXY_AUTHENTICATE)
+        .and(Present::PROXY_AUTHORIZATION)
+        .and(Present::TRANSFER_ENCODING)
+        .and(Present::UPGRADE);
+    let (connection, te, others) = (present.any(Present::CONNECTION), present.any(Present::TE), present.any(OTHERS));
     if !(connection || te || others) {
         return;
     }
-    let upgrade = if connection && others { upgrade_token(headers).cloned() } else { None };
+    let upgrade = if connection && present.any(Present::UPGRADE) { upgrade_token(headers).cloned() } else { None };
     let trailers = te && lists(headers, &TE, "trailers");
     if connection {
         remove_named_by_connection(headers);
@@ -130,16 +126,16 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
 }
 
 /// Appends the peer to `X-Forwarded-For`, joining earlier lines into one.
-pub fn append_forwarded_for(headers: &mut HeaderMap, peer: &HeaderValue) {
+pub fn append_forwarded_for(headers: &mut HeaderMap, present: Present, peer: &HeaderValue) {
+    if !present.any(Present::X_FORWARDED_FOR) {
+        headers.insert(X_FORWARDED_FOR, peer.clone());
+        return;
+    }
     let earlier = headers.get_all(X_FORWARDED_FOR);
     let mut joined: Vec<u8> = Vec::new();
     for value in earlier {
         joined.extend_from_slice(value.as_bytes());
         joined.extend_from_slice(b", ");
-    }
-    if joined.is_empty() {
-        headers.insert(X_FORWARDED_FOR, peer.clone());
-        return;
     }
     joined.extend_from_slice(peer.as_bytes());
     if let Ok(value) = HeaderValue::from_bytes(&joined) {
@@ -212,25 +208,17 @@ mod tests {
         ];
         for (before, after) in table {
             let mut headers = map(before);
-            remove_hop_by_hop(&mut headers);
+            let present = Present::of(&headers);
+            remove_hop_by_hop(&mut headers, present);
             assert_eq!(headers, map(after), "{before:?}");
         }
     }
 
     #[test]
     fn ambiguous_hosts_are_refused() {
-        let ok: &[Lines] = &[
-            &[("host", "a.example:80")],
-            &[("host", "[::1]:8080")],
-            &[("host", "")],
-        ];
-        let refused: &[Lines] = &[
-            &[],
-            &[("host", "a"), ("host", "a")],
-            &[("host", "a b")],
-            &[("host", "a/b")],
-            &[("host", "user@a")],
-        ];
+        let ok: &[Lines] = &[&[("host", "a.example:80")], &[("host", "[::1]:8080")], &[("host", "")]];
+        let refused: &[Lines] =
+            &[&[], &[("host", "a"), ("host", "a")], &[("host", "a b")], &[("host", "a/b")], &[("host", "user@a")]];
         for shape in ok {
             assert_eq!(check(Version::HTTP_11, &map(shape), false), Ok(()), "{shape:?}");
         }
@@ -253,7 +241,8 @@ mod tests {
             ),
         ] {
             let mut headers = map(before);
-            append_forwarded_for(&mut headers, &peer);
+            let present = Present::of(&headers);
+            append_forwarded_for(&mut headers, present, &peer);
             assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), [after]);
         }
     }
@@ -274,9 +263,11 @@ mod tests {
             for name in &names {
                 headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("v"));
             }
-            remove_hop_by_hop(&mut headers);
+            let present = Present::of(&headers);
+            remove_hop_by_hop(&mut headers, present);
             let once = headers.clone();
-            remove_hop_by_hop(&mut headers);
+            let present = Present::of(&headers);
+            remove_hop_by_hop(&mut headers, present);
             prop_assert_eq!(&once, &headers);
             for name in names.iter().filter(|name| !matches!(name.as_str(), "te" | "host")) {
                 prop_assert!(!headers.contains_key(name.as_str()), "{} survived", name);

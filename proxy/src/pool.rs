@@ -22,17 +22,17 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
-use crate::h1::client::{Connection, Failure};
+pub use crate::h1::client::ExchangeError;
+use crate::h1::client::{Connection, Failure, Reading};
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
-pub use crate::h1::client::ExchangeError;
 pub use error::{SendError, SendFault};
 
 /// How many connections to keep and for how long.
@@ -59,7 +59,8 @@ impl Default for PoolConfig {
     }
 }
 
-/// A connection that rested at least this long is looked at again before it is trusted.
+/// A connection that rested at least this long is looked at by a system call before it is trusted; for a shorter time
+/// what the event loop has heard of it is enough.
 const TRUSTED_FOR: Duration = Duration::from_millis(1);
 /// How often idle connections are looked at, so that those which the target has closed do not linger.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -189,16 +190,26 @@ impl Endpoint {
     /// An HTTP/1 request must be in origin form (path and query only) with a Host header. Dropping the future cancels
     /// the request at the target.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
-        if request.version() == Version::HTTP_2 {
-            // Boxed, as is opening below, so that what every connection reserves is the size of the usual way.
-            return Box::pin(self.send_h2(request)).await;
-        }
-        self.send_h1(request).await
+        self.exchange(request, Reading::Headers).await
     }
 
-    async fn send_h1(&self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
+    /// The same for an answer that goes on to the client as it is: the header lines of an HTTP/1 answer then mostly
+    /// travel as [`crate::Lines`] in the response's extensions, unread, and its header map holds the rest.
+    pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
+        self.exchange(request, Reading::Lines).await
+    }
+
+    async fn exchange(&self, request: Request<Body>, reading: Reading) -> Result<Response<Body>, SendError> {
+        if request.version() == Version::HTTP_2 {
+            // Boxed, as is opening below, so that what every connection reserves is the size of the usual way.
+            return Box::pin(self.exchange_h2(request)).await;
+        }
+        self.exchange_h1(request, reading).await
+    }
+
+    async fn exchange_h1(&self, mut request: Request<Body>, reading: Reading) -> Result<Response<Body>, SendError> {
         while let Some(connection) = self.checkout() {
-            match connection.exchange(request).await {
+            match connection.exchange(request, reading).await {
                 Ok(answer) => return Ok(self.lease(answer)),
                 Err(Failure::Unsent(_, unsent)) => request = *unsent,
                 Err(Failure::Died(_, Some(repeat))) => {
@@ -215,13 +226,13 @@ impl Endpoint {
             Ok(connection) => connection,
             Err(fault) => return Err(SendError::unsent(fault, request)),
         };
-        match connection.exchange(request).await {
+        match connection.exchange(request, reading).await {
             Ok(answer) => Ok(self.lease(answer)),
             Err(failure) => Err(failure.into()),
         }
     }
 
-    async fn send_h2(&self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
+    async fn exchange_h2(&self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
         // Twice: a shared connection may have gone away since it was last used; a new one has no such excuse.
         loop {
             let (mut sender, reused) = match self.h2_sender().await {
@@ -244,7 +255,7 @@ impl Endpoint {
         loop {
             let idle = self.inner.idle.borrow_mut().pop()?;
             let rested = idle.since.elapsed();
-            if rested <= idle.lifetime && (rested < TRUSTED_FOR || idle.connection.is_quiet()) {
+            if rested <= idle.lifetime && idle.connection.is_quiet(rested >= TRUSTED_FOR) {
                 return Some(idle.connection);
             }
         }
@@ -254,8 +265,8 @@ impl Endpoint {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return response.map(|()| Body::switched(connection));
         }
-        let lifetime = announced_lifetime(response.headers())
-            .map_or(self.inner.config.idle_lifetime, |announced| announced.min(self.inner.config.idle_lifetime));
+        let kept = self.inner.config.idle_lifetime;
+        let lifetime = connection.announced_lifetime().map_or(kept, |announced| announced.min(kept));
         let lease = Lease { endpoint: Rc::downgrade(&self.inner), lifetime };
         response.map(|()| Body::answer(connection, lease))
     }
@@ -345,41 +356,11 @@ async fn sweep(endpoint: Weak<EndpointInner>, every: Duration) {
         tokio::time::sleep(every).await;
         let Some(endpoint) = endpoint.upgrade() else { return };
         let mut idle = endpoint.idle.borrow_mut();
-        idle.retain(|idle| idle.since.elapsed() < idle.lifetime && idle.connection.is_quiet());
+        idle.retain(|idle| idle.since.elapsed() < idle.lifetime && idle.connection.is_quiet(true));
         if idle.is_empty() {
             idle.shrink_to_fit();
             endpoint.sweeping.set(false);
             return;
         }
-    }
-}
-
-/// How long the target says it keeps an idle connection, less a margin for the way there.
-fn announced_lifetime(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("keep-alive")?.to_str().ok()?;
-    let seconds: u64 = value
-        .split(',')
-        .filter_map(|part| part.trim().split_once('='))
-        .find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))
-        .and_then(|(_, seconds)| seconds.trim().parse().ok())?;
-    Some(Duration::from_secs(seconds.min(3600)).saturating_sub(Duration::from_millis(500)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn announced_keep_alive_shortens_the_life() {
-        let lifetime = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("keep-alive", http::HeaderValue::from_static(value));
-            announced_lifetime(&headers)
-        };
-        assert_eq!(lifetime("timeout=5"), Some(Duration::from_millis(4500)));
-        assert_eq!(lifetime("max=100, Timeout=2"), Some(Duration::from_millis(1500)));
-        assert_eq!(lifetime("timeout=0"), Some(Duration::ZERO));
-        assert_eq!(lifetime("max=100"), None);
-        assert_eq!(lifetime("timeout=soon"), None);
     }
 }

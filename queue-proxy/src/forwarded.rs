@@ -3,14 +3,15 @@
 
 use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName, HeaderValue};
-use proxy::headers::X_FORWARDED_FOR;
+use proxy::headers::{Present, X_FORWARDED_FOR};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Adds `Forwarded` if it is absent or empty and there is something to say. Must run before the own peer is appended.
-pub fn add(headers: &mut HeaderMap) {
-    if headers.get(FORWARDED).is_some_and(|value| !value.is_empty()) {
+pub fn add(headers: &mut HeaderMap, present: Present) {
+    const SOURCES: Present = Present::X_FORWARDED_FOR.and(Present::X_FORWARDED_HOST).and(Present::X_FORWARDED_PROTO);
+    if !present.any(SOURCES) || headers.get(FORWARDED).is_some_and(|value| !value.is_empty()) {
         return;
     }
     let first = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -82,11 +83,12 @@ mod tests {
     #[test]
     fn an_existing_header_is_left_alone_and_none_is_made_of_nothing() {
         let mut headers = HeaderMap::new();
-        add(&mut headers);
+        add(&mut headers, Present::default());
         assert!(!headers.contains_key(FORWARDED));
         headers.insert(FORWARDED, HeaderValue::from_static("for=x"));
         headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1"));
-        add(&mut headers);
+        let present = Present::of(&headers);
+        add(&mut headers, present);
         assert_eq!(headers[FORWARDED], "for=x");
     }
 }

@@ -9,6 +9,7 @@ use http::{Request, Response, StatusCode, Version};
 use proxy::body::Tracked;
 use proxy::deadline::{Deadline, Limit, Limited};
 use proxy::forward::{self, Options};
+use proxy::headers::Present;
 use proxy::{Body, Fault, Peer};
 
 use crate::forwarded;
@@ -22,7 +23,11 @@ pub const HOP: &str = "queue-proxy";
 pub type AnswerBody = Tracked<Limited<Body>, Accounting>;
 
 /// Headers that end at the sidecar.
-const ENDS_HERE: [HeaderName; 3] = [words::SERVING_REVISION, words::SERVING_NAMESPACE, words::ORIGINAL_HOST];
+const ENDS_HERE: [(Present, HeaderName); 3] = [
+    (Present::SERVING_REVISION, words::SERVING_REVISION),
+    (Present::SERVING_NAMESPACE, words::SERVING_NAMESPACE),
+    (Present::ORIGINAL_HOST, words::ORIGINAL_HOST),
+];
 
 /// Serves one request.
 pub async fn handle(
@@ -33,7 +38,8 @@ pub async fn handle(
     if let Err(fault) = forward::check(&request) {
         return Ok(uncounted(fault.response(HOP)));
     }
-    let kind = probe::classify(request.headers());
+    let present = Present::of(request.headers());
+    let kind = probe::classify(request.headers(), present);
     if kind.answered_here() {
         let log = sidecar.log.as_ref().and_then(|log| log.arrive(&request, &peer, true));
         // Boxed: probes are rare, and every connection reserves room for the larger of both ways.
@@ -44,12 +50,12 @@ pub async fn handle(
     }
     sidecar.drainer.request();
     let http1 = request.version() != Version::HTTP_2;
-    let mut deadline = Deadline::start(sidecar.limits);
+    let mut deadline = sidecar.timers.start(sidecar.limits);
     let mut accounting = Accounting {
-        in_flight: (kind != Kind::Bypass).then(|| arrive(&sidecar, &request, &kind)),
+        in_flight: (kind != Kind::Bypass).then(|| arrive(&sidecar, &request, present, &kind)),
         log: sidecar.log.as_ref().and_then(|log| log.arrive(&request, &peer, kind != Kind::Ordinary)),
     };
-    let mut response = match exchange(&sidecar, &peer, request, &mut accounting, &mut deadline).await {
+    let mut response = match exchange(&sidecar, &peer, request, present, &mut accounting, &mut deadline).await {
         Ok(response) => response,
         Err(fault) => {
             tracing::debug!(%fault, "request failed");
@@ -69,8 +75,9 @@ pub async fn handle(
     }))
 }
 
-fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Body>, kind: &Kind) -> InFlight {
-    let proxied = request.headers().get(words::PROXY_REQUEST).is_some_and(|value| value == api::probe::ACTIVATOR);
+fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Body>, present: Present, kind: &Kind) -> InFlight {
+    let proxied = present.any(Present::PROXY_REQUEST)
+        && request.headers().get(words::PROXY_REQUEST).is_some_and(|value| value == api::probe::ACTIVATOR);
     let arrival = match &sidecar.metrics {
         Some(metrics) if *kind == Kind::Ordinary => {
             let body = http_body::Body::size_hint(request.body()).exact();
@@ -86,10 +93,11 @@ async fn exchange(
     sidecar: &Rc<Sidecar>,
     peer: &Peer,
     request: Request<Body>,
+    present: Present,
     accounting: &mut Accounting,
     deadline: &mut Deadline,
 ) -> Result<Response<Body>, Fault> {
-    let request = address(request, accounting.in_flight.is_some())?;
+    let request = address(request, present, accounting.in_flight.is_some())?;
     if let Some(in_flight) = &mut accounting.in_flight {
         let slot = match &sidecar.breaker {
             None => None,
@@ -101,8 +109,8 @@ async fn exchange(
         in_flight.runs(slot);
     }
     let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
-    let outbound = forward::prepare_checked(request, &options)?;
-    let sent = deadline.run(sidecar.app.send(outbound.request)).await;
+    let outbound = forward::prepare_checked(request, present, &options)?;
+    let sent = deadline.run(sidecar.app.forward(outbound.request)).await;
     if let Some(in_flight) = &mut accounting.in_flight {
         in_flight.app_answers(match &sent {
             Ok(Ok(response)) => Ok(response.status()),
@@ -132,11 +140,13 @@ async fn exchange(
 }
 
 /// `Forwarded`, and the host that the client asked for.
-fn address(request: Request<Body>, restore_host: bool) -> Result<Request<Body>, Fault> {
+fn address(mut request: Request<Body>, present: Present, restore_host: bool) -> Result<Request<Body>, Fault> {
+    forwarded::add(request.headers_mut(), present);
+    if !restore_host || !present.any(Present::ORIGINAL_HOST) {
+        return Ok(request);
+    }
     let (mut parts, body) = request.into_parts();
-    forwarded::add(&mut parts.headers);
-    if restore_host
-        && let Some(host) = parts.headers.remove(words::ORIGINAL_HOST)
+    if let Some(host) = parts.headers.remove(words::ORIGINAL_HOST)
         && !host.is_empty()
     {
         forward::set_host(&mut parts, host)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::{headers, probe};
 use http::HeaderMap;
 use http::header::{HeaderValue, USER_AGENT};
+use proxy::headers::Present;
 
 /// What a request is, before anything else is known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +37,16 @@ impl Kind {
 }
 
 /// Classifies a request by its headers. Path and method never matter.
-pub fn classify(headers: &HeaderMap) -> Kind {
-    let network_probe = headers.get(headers::NETWORK_PROBE).filter(|value| !value.is_empty());
+pub fn classify(headers: &HeaderMap, present: Present) -> Kind {
+    const SIGNS: Present = Present::USER_AGENT.and(Present::NETWORK_PROBE).and(Present::KUBELET_PROBE);
+    if !present.any(SIGNS) {
+        return Kind::Ordinary;
+    }
+    let network_probe = present
+        .any(Present::NETWORK_PROBE)
+        .then(|| headers.get(headers::NETWORK_PROBE))
+        .flatten()
+        .filter(|value| !value.is_empty());
     if headers.get(USER_AGENT).is_some_and(|agent| is_health_check(agent.as_bytes())) {
         let value = network_probe.map(HeaderValue::as_bytes).unwrap_or_default();
         if value == probe::QUEUE.as_bytes() {
@@ -54,7 +63,9 @@ pub fn classify(headers: &HeaderMap) -> Kind {
             }
         }
         other => {
-            if headers.get(headers::KUBELET_PROBE).is_some_and(|value| !value.is_empty()) {
+            if present.any(Present::KUBELET_PROBE)
+                && headers.get(headers::KUBELET_PROBE).is_some_and(|value| !value.is_empty())
+            {
                 Kind::Bypass
             } else if other.is_some() {
                 Kind::Unmeasured
@@ -116,7 +127,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
                 .collect();
-            assert_eq!(classify(&headers), *expected, "{lines:?}");
+            assert_eq!(classify(&headers, Present::of(&headers)), *expected, "{lines:?}");
         }
     }
 }

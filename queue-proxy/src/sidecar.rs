@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use prost::Message;
 use proxy::body::{End, Observe};
-use proxy::deadline::Limits;
+use proxy::deadline::{Limits, Timers};
 use proxy::{Drain, Endpoint, Pool, PoolConfig};
 use tokio::sync::Notify;
 
@@ -41,6 +41,8 @@ pub struct Sidecar {
     pub drain: Drain,
     /// Request timeouts.
     pub limits: Limits,
+    /// Their timers.
+    pub timers: Timers,
     /// The user's metrics, if wanted.
     pub metrics: Option<Metrics>,
     /// The request log, if wanted.
@@ -72,6 +74,7 @@ impl Sidecar {
             drainer: Drainer::new(config.drain_quiet),
             drain: Drain::default(),
             limits: config.limits,
+            timers: Timers::default(),
             metrics,
             log: RequestLog::start(config.observability.request_log.as_ref(), &config.identity),
             pod: config.identity.pod.clone(),

@@ -22,6 +22,7 @@ use hyper::service::Service;
 use proxy::deadline::Deadline;
 use proxy::drain::Drain;
 use proxy::forward::{self, Options, Outbound};
+use proxy::headers::Present;
 use proxy::{Body, Fault, Peer, Pool};
 
 use crate::config::Routing;
@@ -102,7 +103,11 @@ impl Door {
         };
         let options = Options {
             peer,
-            remove: &[SERVING_NAMESPACE, SERVING_REVISION, NETWORK_HASH],
+            remove: &[
+                (Present::SERVING_NAMESPACE, SERVING_NAMESPACE),
+                (Present::SERVING_REVISION, SERVING_REVISION),
+                (Present::NETWORK_HASH, NETWORK_HASH),
+            ],
             default_host: &HeaderValue::from_static(""),
         };
         let mut outbound = forward::prepare(Request::from_parts(parts, body), &options)?;

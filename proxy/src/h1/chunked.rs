@@ -37,6 +37,8 @@ enum State {
     /// In the trailers; bytes already searched for their end.
     Trailers(usize),
     Done,
+    /// Malformed, whatever comes next.
+    Broken,
 }
 
 /// What the bytes gave.
@@ -66,13 +68,18 @@ impl Chunked {
                 return Ok(Step::Data(piece));
             }
             match self.state {
-                State::Trailers(searched) => return self.trailers(input, searched),
+                State::Trailers(searched) => {
+                    self.state = State::Broken; // unless it turns out well
+                    return self.trailers(input, searched);
+                }
                 State::Done => return Ok(Step::End),
                 _ => {}
             }
             let Some(&byte) = input.first() else { return Ok(Step::More) };
             input.advance(1);
-            self.state = self.next(byte)?;
+            let next = self.next(byte);
+            self.state = *next.as_ref().unwrap_or(&State::Broken);
+            next?;
         }
     }
 
@@ -118,16 +125,9 @@ impl Chunked {
         };
         let mut trailers = head::trailers(&input.split_to(end))?;
         // What frames, routes or authorizes a message cannot be said after it (RFC 9110 §6.5.1).
-        for name in [
-            TRANSFER_ENCODING,
-            CONTENT_LENGTH,
-            HOST,
-            TE,
-            TRAILER,
-            AUTHORIZATION,
-            CONTENT_ENCODING,
-            CONTENT_TYPE,
-        ] {
+        for name in
+            [TRANSFER_ENCODING, CONTENT_LENGTH, HOST, TE, TRAILER, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE]
+        {
             trailers.remove(name);
         }
         self.state = State::Done;
@@ -158,6 +158,17 @@ mod tests {
             }
         }
         Ok(None)
+    }
+
+    #[test]
+    fn what_is_broken_stays_broken() {
+        for message in ["3\r\nabcd\r\n0\r\n\r\n", "zz\r\n0\r\n\r\n", "0\r\nbad name: x\r\n\r\n0\r\n\r\n"] {
+            let (mut chunked, mut input) = (Chunked::default(), BytesMut::from(message));
+            while let Ok(Step::Data(_)) = chunked.step(&mut input) {}
+            while !input.is_empty() {
+                assert!(chunked.step(&mut input).is_err() && !chunked.is_done(), "{message:?}");
+            }
+        }
     }
 
     #[test]

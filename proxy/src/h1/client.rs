@@ -16,14 +16,15 @@ use tokio::time::{Sleep, sleep};
 
 use super::decode::Decoder;
 use super::encode::{self, Ending};
-use super::framing;
+use super::framing::{self, Framing};
 use super::head::{self, Malformed};
+use super::lines::{self, Simple};
 use super::outgoing::Outgoing;
 use super::server::Origin;
 use super::wire::{HeadError, Wire};
 use crate::BoxError;
 use crate::body::Body;
-use crate::headers::expects_continue;
+use crate::headers::{Present, expects_continue};
 use crate::stream::Stream;
 
 /// A target that does not know `Expect: 100-continue` gets the body after this long.
@@ -72,6 +73,22 @@ struct Asker {
     method: Method,
     /// Where answers before the answer go.
     origin: Option<Origin>,
+    reading: Reading,
+}
+
+/// What is wanted of an answer's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Its headers as a map.
+    Headers,
+    /// Its lines as they are, if it is simple; as [`Lines`] in the extensions.
+    Lines,
+}
+
+/// A head as it was read.
+enum Head {
+    Simple(Simple),
+    Whole(Response<()>),
 }
 
 /// A connection to a target.
@@ -84,6 +101,7 @@ pub(crate) struct Connection {
     /// The body of the request under way.
     sending: Option<Sending>,
     reusable: bool,
+    lifetime: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -96,12 +114,18 @@ struct Sending {
 
 impl Connection {
     pub(crate) fn new(stream: Stream, title_case: bool) -> Self {
-        Self { wire: Wire::new(stream), title_case, decoder: Decoder::default(), sending: None, reusable: true }
+        let (wire, decoder) = (Wire::new(stream), Decoder::default());
+        Self { wire, title_case, decoder, sending: None, reusable: true, lifetime: None }
     }
 
-    /// Whether a connection that rested can be trusted.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.wire.is_quiet()
+    /// Whether a connection can be trusted with another exchange; see [`Wire::is_quiet`].
+    pub(crate) fn is_quiet(&self, rested: bool) -> bool {
+        self.wire.is_quiet(rested)
+    }
+
+    /// How long the target said it would keep the connection.
+    pub(crate) fn announced_lifetime(&self) -> Option<Duration> {
+        self.lifetime
     }
 
     /// Sends a request and waits for the head of the answer. The connection comes back with it: the answer's body is
@@ -109,6 +133,7 @@ impl Connection {
     pub(crate) async fn exchange(
         mut self: Box<Self>,
         request: Request<Body>,
+        reading: Reading,
     ) -> Result<(Response<()>, Box<Self>), Failure> {
         let (parts, mut body) = request.into_parts();
         let expects = !body.is_empty() && expects_continue(&parts.headers);
@@ -130,7 +155,7 @@ impl Connection {
             }
             return Err(Failure::Unsent(error.into(), Box::new(Request::from_parts(parts, body))));
         }
-        let asker = Asker { method: parts.method, origin: body.origin() };
+        let asker = Asker { method: parts.method, origin: body.origin(), reading };
         drop((parts.headers, parts.uri, parts.extensions));
         if whole.is_none() && !body.is_empty() {
             let hold = expects.then(|| Box::pin(sleep(CONTINUE_PATIENCE)));
@@ -161,8 +186,8 @@ impl Connection {
         mut head: Option<Vec<u8>>,
     ) -> Result<(Response<()>, Box<Self>), Failure> {
         loop {
-            let response = match poll_fn(|cx| self.poll_head(cx)).await {
-                Ok(response) => response,
+            let answered = match poll_fn(|cx| self.poll_head(&asker, cx)).await {
+                Ok(answered) => answered,
                 Err(error) if !error.is_end() || !self.wire.input.is_empty() => return Err(Failure::Broken(error)),
                 Err(error) => return Err(Failure::Died(error, head.map(|head| Repeat { head, asker }))),
             };
@@ -170,6 +195,10 @@ impl Connection {
             if let Some(head) = head.take() {
                 self.wire.give_small(head);
             }
+            let response = match answered {
+                Head::Simple(simple) => return Ok(self.begin_simple(simple)),
+                Head::Whole(response) => response,
+            };
             match response.status() {
                 StatusCode::SWITCHING_PROTOCOLS => return Ok((response, self)),
                 StatusCode::CONTINUE => {
@@ -194,6 +223,23 @@ impl Connection {
     ) -> Result<(Response<()>, Box<Self>), Failure> {
         let framing = framing::of_answer(method, response.status(), response.version(), response.headers());
         let (framing, reusable) = framing.map_err(|why| Failure::Broken(ExchangeError::Malformed(why.into())))?;
+        let keep_alive = response.headers().get("keep-alive");
+        self.lifetime = keep_alive.and_then(|value| framing::announced_lifetime(value.as_bytes()));
+        self.expect_body(framing, reusable);
+        Ok((response, self))
+    }
+
+    fn begin_simple(mut self: Box<Self>, simple: Simple) -> (Response<()>, Box<Self>) {
+        self.lifetime = simple.lifetime;
+        self.expect_body(simple.framing, simple.reusable);
+        let mut response = Response::new(());
+        *response.status_mut() = simple.status;
+        *response.version_mut() = simple.version;
+        response.extensions_mut().insert(simple.lines);
+        (response, self)
+    }
+
+    fn expect_body(&mut self, framing: Framing, reusable: bool) {
         self.decoder = Decoder::new(framing);
         self.reusable &= reusable;
         if self.sending.as_ref().is_some_and(|sending| sending.hold.is_some()) {
@@ -201,12 +247,20 @@ impl Connection {
             self.sending = None;
             self.reusable = false;
         }
-        Ok((response, self))
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, ExchangeError>> {
+    fn poll_head(&mut self, asker: &Asker, cx: &mut Context<'_>) -> Poll<Result<Head, ExchangeError>> {
         self.pump(cx)?;
-        match ready!(self.wire.poll_head(cx, MOST_HEAD, head::response)) {
+        let title_case = self.title_case;
+        let read = |bytes: &[u8]| {
+            if asker.reading == Reading::Lines
+                && let Some(simple) = lines::read(bytes, &asker.method, title_case)
+            {
+                return Ok(Head::Simple(simple));
+            }
+            head::response(bytes).map(Head::Whole)
+        };
+        match ready!(self.wire.poll_head(cx, MOST_HEAD, read)) {
             Ok(response) => Poll::Ready(Ok(response)),
             Err(HeadError::Eof { begun: false }) => Poll::Ready(Err(ExchangeError::Eof)),
             Err(HeadError::Eof { begun: true }) => {
@@ -337,7 +391,8 @@ fn may_be_repeated(parts: &request::Parts) -> bool {
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
-    crate::headers::remove_hop_by_hop(&mut headers);
+    let present = Present::of(&headers);
+    crate::headers::remove_hop_by_hop(&mut headers, present);
     headers
 }
 
@@ -351,7 +406,9 @@ mod tests {
             let mut request = Request::new(());
             *request.method_mut() = method;
             if let Some(key) = key {
-                request.headers_mut().insert(http::HeaderName::from_bytes(key.as_bytes()).unwrap(), "1".parse().unwrap());
+                request
+                    .headers_mut()
+                    .insert(http::HeaderName::from_bytes(key.as_bytes()).unwrap(), "1".parse().unwrap());
             }
             may_be_repeated(&request.into_parts().0)
         };

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version, request};
 
+use super::lines::Lines;
 use super::target::RawQuery;
 
 /// How the body of a message that we send ends.
@@ -14,6 +15,8 @@ use super::target::RawQuery;
 pub(crate) enum Ending {
     /// There is none, and nothing is said of a length beyond what the headers say.
     None,
+    /// There is none; this is how long it would be.
+    Spared(u64),
     /// After this many bytes.
     Length(u64),
     /// After the last chunk.
@@ -55,11 +58,12 @@ pub(crate) fn request(out: &mut Vec<u8>, parts: &request::Parts, ending: Ending,
     out.extend_from_slice(b"\r\n");
 }
 
-/// The head of an answer. `Date` is added if it is missing.
+/// The head of an answer; `passed` lines stand before those of the map. `Date` is added if it is missing.
 pub(crate) fn response(
     out: &mut Vec<u8>,
     status: StatusCode,
     headers: &HeaderMap,
+    passed: Option<&Lines>,
     ending: Ending,
     keep: Keep,
     title_case: bool,
@@ -69,6 +73,13 @@ pub(crate) fn response(
     lines(out, headers, title_case, |name| {
         *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || (*name == CONNECTION && !switching)
     });
+    let ending = match (passed, ending) {
+        (Some(Lines { bytes, length, .. }), _) => {
+            out.extend_from_slice(bytes);
+            length.filter(|_| ending == Ending::None).map_or(ending, Ending::Spared)
+        }
+        (None, _) => ending,
+    };
     body_line(out, ending, headers);
     if !switching {
         match keep {
@@ -77,7 +88,7 @@ pub(crate) fn response(
             Keep::Close => out.extend_from_slice(b"Connection: close\r\n"),
         }
     }
-    if !headers.contains_key(DATE) {
+    if !(passed.is_some_and(|lines| lines.dated) || headers.contains_key(DATE)) {
         out.extend_from_slice(b"Date: ");
         date(out);
         out.extend_from_slice(b"\r\n");
@@ -132,10 +143,10 @@ fn body_line(out: &mut Vec<u8>, ending: Ending, headers: &HeaderMap) {
         // HEAD, 304: the length that the body would have.
         Ending::None => {
             if let Some(length) = headers.get(CONTENT_LENGTH) {
-                line(out, b"Content-Length", length);
+                line(out, b"Content-Length", length.as_bytes(), false);
             }
         }
-        Ending::Length(length) => {
+        Ending::Length(length) | Ending::Spared(length) => {
             out.extend_from_slice(b"Content-Length: ");
             decimal(out, length);
             out.extend_from_slice(CHUNK_END);
@@ -147,33 +158,27 @@ fn body_line(out: &mut Vec<u8>, ending: Ending, headers: &HeaderMap) {
 
 fn lines(out: &mut Vec<u8>, headers: &HeaderMap, title_case: bool, skip: impl Fn(&HeaderName) -> bool) {
     for (name, value) in headers {
-        if skip(name) {
-            continue;
+        if !skip(name) {
+            line(out, name.as_str().as_bytes(), value.as_bytes(), title_case);
         }
-        let name = name.as_str().as_bytes();
-        if title_case {
-            let start = out.len();
-            out.extend_from_slice(name);
-            let mut up = true;
-            for byte in &mut out[start..] {
-                if up {
-                    byte.make_ascii_uppercase();
-                }
-                up = *byte == b'-';
-            }
-        } else {
-            out.extend_from_slice(name);
-        }
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(CHUNK_END);
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &[u8], value: &HeaderValue) {
+/// One header line; `title_case`: the name as `X-Lower`.
+pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8], title_case: bool) {
+    let start = out.len();
     out.extend_from_slice(name);
+    if title_case {
+        let mut up = true;
+        for byte in &mut out[start..] {
+            if up {
+                byte.make_ascii_uppercase();
+            }
+            up = *byte == b'-';
+        }
+    }
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value);
     out.extend_from_slice(CHUNK_END);
 }
 
@@ -209,8 +214,12 @@ fn date(out: &mut Vec<u8>) {
 
 /// How the answer to a request ends, given what is known of its body.
 pub(crate) fn ending(method: &Method, version: Version, status: StatusCode, exact: Option<u64>) -> Ending {
-    if *method == Method::HEAD || !super::framing::may_have_body(status) {
+    if !super::framing::may_have_body(status) {
         return Ending::None;
+    }
+    if *method == Method::HEAD {
+        // An answer that was fetched for a HEAD has no body to ask; its length, if any, is in its headers.
+        return exact.filter(|length| *length > 0).map_or(Ending::None, Ending::Spared);
     }
     match exact {
         Some(length) => Ending::Length(length),
@@ -222,7 +231,7 @@ pub(crate) fn ending(method: &Method, version: Version, status: StatusCode, exac
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use http::{HeaderValue, Request};
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -250,6 +259,23 @@ mod tests {
     }
 
     #[test]
+    fn passed_lines_stand_as_they_are() {
+        let lines = |length| Lines { bytes: Bytes::from_static(b"Server: x\r\n"), dated: true, length };
+        for (length, ending, expected) in [
+            (Some(3), Ending::Length(3), "Server: x\r\nContent-Length: 3\r\n\r\n"),
+            (Some(3), Ending::None, "Server: x\r\nContent-Length: 3\r\n\r\n"),
+            (None, Ending::None, "Server: x\r\n\r\n"),
+            (None, Ending::Chunked, "Server: x\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ] {
+            let lines = lines(length);
+            let written = text(|out| {
+                response(out, StatusCode::OK, &HeaderMap::new(), Some(&lines), ending, Keep::Silent, true);
+            });
+            assert_eq!(written, format!("HTTP/1.1 200 OK\r\n{expected}"));
+        }
+    }
+
+    #[test]
     fn responses() {
         let headers: HeaderMap = [
             (DATE, HeaderValue::from_static("today")),
@@ -260,16 +286,26 @@ mod tests {
         .collect();
         for (status, ending, keep, expected) in [
             (200, Ending::Length(7), Keep::Silent, "200 OK\r\nDate: today\r\nContent-Length: 7\r\n\r\n"),
-            (200, Ending::Chunked, Keep::Close, "200 OK\r\nDate: today\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"),
-            (304, Ending::None, Keep::Alive, "304 Not Modified\r\nDate: today\r\nContent-Length: 42\r\nConnection: keep-alive\r\n\r\n"),
+            (
+                200,
+                Ending::Chunked,
+                Keep::Close,
+                "200 OK\r\nDate: today\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+            ),
+            (
+                304,
+                Ending::None,
+                Keep::Alive,
+                "304 Not Modified\r\nDate: today\r\nContent-Length: 42\r\nConnection: keep-alive\r\n\r\n",
+            ),
             (599, Ending::Close, Keep::Close, "599 Unknown\r\nDate: today\r\nConnection: close\r\n\r\n"),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let written = text(|out| response(out, status, &headers, ending, keep, true));
+            let written = text(|out| response(out, status, &headers, None, ending, keep, true));
             assert_eq!(written, format!("HTTP/1.1 {expected}"));
         }
         let written = text(|out| {
-            response(out, StatusCode::OK, &HeaderMap::new(), Ending::Length(0), Keep::Silent, false);
+            response(out, StatusCode::OK, &HeaderMap::new(), None, Ending::Length(0), Keep::Silent, false);
         });
         assert!(written.contains("\r\nDate: ") && written.ends_with(" GMT\r\n\r\n"), "{written}");
     }

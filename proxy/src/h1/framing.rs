@@ -3,6 +3,8 @@
 //! Strict where a lenient reading would let two hops disagree about where a request ends: such a request is refused.
 //! Answers of a target are read as leniently as upstream's client reads them, but the connection is not used again.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
 
@@ -45,19 +47,35 @@ pub(crate) fn of_answer(
     headers: &HeaderMap,
 ) -> Result<(Framing, bool), &'static str> {
     let reusable = keeps_alive(version, headers);
+    let body = *method != Method::HEAD && may_have_body(status);
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    if body && chunked && !only_chunked(headers) {
+        return Err("the target's transfer encoding is not known");
+    }
+    let length = match content_length(headers) {
+        Err(_) if body && !chunked => return Err("the target's Content-Length is none"),
+        Err(_) => Some(0), // not looked at, but it is there
+        Ok(length) => length,
+    };
+    Ok(of_simple_answer(method, status, length, chunked, reusable))
+}
+
+/// The same for an answer that says of its body no more than this, each at most once.
+pub(crate) fn of_simple_answer(
+    method: &Method,
+    status: StatusCode,
+    length: Option<u64>,
+    chunked: bool,
+    reusable: bool,
+) -> (Framing, bool) {
     if *method == Method::HEAD || !may_have_body(status) {
-        return Ok((Framing::Length(0), reusable));
+        return (Framing::Length(0), reusable);
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        if !only_chunked(headers) {
-            return Err("the target's transfer encoding is not known");
-        }
+    match (length, chunked) {
         // The length beside it is dropped; a connection on which such things are said is not trusted again.
-        return Ok((Framing::Chunked, reusable && !headers.contains_key(CONTENT_LENGTH)));
-    }
-    match content_length(headers).map_err(|_| "the target's Content-Length is none")? {
-        Some(length) => Ok((Framing::Length(length), reusable)),
-        None => Ok((Framing::UntilClose, false)),
+        (_, true) => (Framing::Chunked, reusable && length.is_none()),
+        (Some(length), false) => (Framing::Length(length), reusable),
+        (None, false) => (Framing::UntilClose, false),
     }
 }
 
@@ -77,6 +95,17 @@ pub(crate) fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
     }
 }
 
+/// How long the target says it keeps an idle connection (`Keep-Alive: timeout=`), less a margin for the way there.
+pub(crate) fn announced_lifetime(keep_alive: &[u8]) -> Option<Duration> {
+    let value = std::str::from_utf8(keep_alive).ok()?;
+    let seconds: u64 = value
+        .split(',')
+        .filter_map(|part| part.trim().split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))
+        .and_then(|(_, seconds)| seconds.trim().parse().ok())?;
+    Some(Duration::from_secs(seconds.min(3600)).saturating_sub(Duration::from_millis(500)))
+}
+
 fn only_chunked(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
@@ -88,13 +117,18 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     if values.next().is_some() {
         return Err("more than one Content-Length");
     }
-    // Digits only: `+3`, `3, 3`, `0x3` and the empty text are no lengths.
-    let digits = value.as_bytes();
-    let malformed = "malformed Content-Length";
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(malformed);
+    length(value.as_bytes()).map(Some).ok_or("malformed Content-Length")
+}
+
+/// Digits only: `+3`, `3, 3`, `0x3` and the empty text are no lengths.
+pub(crate) fn length(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
     }
-    value.to_str().ok().and_then(|text| text.parse().ok()).map(Some).ok_or(malformed)
+    digits.iter().try_fold(0_u64, |length, digit| match digit {
+        b'0'..=b'9' => length.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -180,5 +214,15 @@ mod tests {
             let headers = connection.map(|value| headers(&[("connection", value)])).unwrap_or_default();
             assert_eq!(keeps_alive(version, &headers), kept, "{version:?} {connection:?}");
         }
+    }
+
+    #[test]
+    fn announced_keep_alive_shortens_the_life() {
+        let lifetime = |value: &str| announced_lifetime(value.as_bytes());
+        assert_eq!(lifetime("timeout=5"), Some(Duration::from_millis(4500)));
+        assert_eq!(lifetime("max=100, Timeout=2"), Some(Duration::from_millis(1500)));
+        assert_eq!(lifetime("timeout=0"), Some(Duration::ZERO));
+        assert_eq!(lifetime("max=100"), None);
+        assert_eq!(lifetime("timeout=soon"), None);
     }
 }

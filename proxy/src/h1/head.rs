@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_request_keeps_its_lines_in_order_and_as_they_are() {
-        let bytes = b"PATCH /p?q HTTP/1.1\r\nHOST: a\r\nCookie: one\r\nX-Bytes: \xe9 \t\r\nCookie: two\r\nEmpty:\r\n\r\n";
+        let bytes =
+            b"PATCH /p?q HTTP/1.1\r\nHOST: a\r\nCookie: one\r\nX-Bytes: \xe9 \t\r\nCookie: two\r\nEmpty:\r\n\r\n";
         let head = request(bytes).unwrap();
         assert_eq!(head.request.method(), Method::PATCH);
         assert_eq!(head.request.uri(), "/p?q");

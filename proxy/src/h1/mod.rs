@@ -7,7 +7,8 @@
 //! 1. [`wire`]: a socket with what was read too early and what is still to be written. Reads go through one buffer per
 //!    thread, so that a connection that waits holds none.
 //! 2. [`head`] turns bytes into a request or response head ([`target`] is the part about the request target),
-//!    [`framing`] decides how long its body is, and refuses what two parsers could read differently.
+//!    [`framing`] decides how long its body is, and refuses what two parsers could read differently. [`lines`] are heads
+//!    of answers that are passed on unread.
 //! 3. [`server`]: head → service → answer, on and on, with an eye on the client.
 //! 4. [`client`]: one exchange with a target: send, pump the body, read the answer.
 //! 5. [`decode`] reads bodies ([`chunked`] is its largest part), [`encode`] writes heads and chunks, [`outgoing`] whole
@@ -21,9 +22,11 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod framing;
 pub(crate) mod head;
+pub(crate) mod lines;
 pub(crate) mod outgoing;
 pub(crate) mod server;
 pub(crate) mod target;
 pub(crate) mod wire;
 
+pub use lines::Lines;
 pub use target::RawQuery;

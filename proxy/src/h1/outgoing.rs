@@ -18,7 +18,7 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// A body that ends as its head said.
     pub(crate) fn new(ending: Ending) -> Self {
-        Self { ending, written: 0, ended: matches!(ending, Ending::None | Ending::Length(0)) }
+        Self { ending, written: 0, ended: matches!(ending, Ending::None | Ending::Spared(_) | Ending::Length(0)) }
     }
 
     /// Whether all of it is on the wire.

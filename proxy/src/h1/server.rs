@@ -27,6 +27,7 @@ use super::decode::Decoder;
 use super::encode::{self, Ending, Keep};
 use super::framing::Framing;
 use super::head::{self, Malformed, RequestHead};
+use super::lines::Lines;
 use super::outgoing::Outgoing;
 use super::wire::{HeadError, Wire};
 use crate::BoxError;
@@ -316,17 +317,20 @@ impl Busy<'_> {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let (parts, body) = answer.into_parts();
+        let (mut parts, body) = answer.into_parts();
+        let passed = parts.extensions.remove::<Lines>();
         let ending = encode::ending(&asked.method, asked.version, parts.status, body.size_hint().exact());
         let keep = self.keep(asked, &parts.headers, ending);
         {
             let side = &mut *self.origin.side.borrow_mut();
             side.interim = false;
             let title_case = side.title_case;
-            encode::response(side.wire.small(), parts.status, &parts.headers, ending, keep, title_case);
+            side.wire.small().reserve(512);
+            let out = side.wire.small();
+            encode::response(out, parts.status, &parts.headers, passed.as_ref(), ending, keep, title_case);
         }
         let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-        drop(parts);
+        drop((parts, passed));
         let (mut body, mut outgoing) = (pin!(body), Outgoing::new(ending));
         if let Err(error) = poll_fn(|cx| self.poll_answer(body.as_mut(), &mut outgoing, cx)).await {
             tracing::debug!(%error, "answer broke off");
@@ -375,7 +379,14 @@ impl Busy<'_> {
                     waits = true;
                     break;
                 };
-                let frame = frame.transpose().map_err(Into::into)?;
+                let frame = match frame.transpose() {
+                    Ok(frame) => frame,
+                    Err(error) => {
+                        // What came before still goes out, so that the client sees how far it got.
+                        let _ = self.origin.with_wire(|wire| wire.poll_flush(cx));
+                        return Poll::Ready(Err(error.into()));
+                    }
+                };
                 let side = &mut *self.origin.side.borrow_mut();
                 outgoing.put(frame, &mut side.wire, side.title_case)?;
             }

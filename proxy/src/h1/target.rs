@@ -62,9 +62,10 @@ fn fits_query(byte: u8) -> bool {
 
 /// Whether each `%` is followed by two hexadecimal digits, without which a path has no meaning.
 fn escapes_are_whole(path: &[u8]) -> bool {
-    path.iter().enumerate().filter(|(_, byte)| **byte == b'%').all(|(at, _)| {
-        path.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    })
+    path.iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'%')
+        .all(|(at, _)| path.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
 fn encode_path(out: &mut Vec<u8>, path: &[u8]) {

@@ -182,9 +182,10 @@ impl Wire {
         self.stream.poll_bytes_come(cx)
     }
 
-    /// Whether a connection that rested can be trusted: still open, and nothing has come unasked.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.input.is_empty() && self.stream.is_quiet()
+    /// Whether a connection between two exchanges can be trusted: still open, and nothing has come unasked. `rested`:
+    /// ask the socket itself.
+    pub(crate) fn is_quiet(&self, rested: bool) -> bool {
+        self.input.is_empty() && if rested { self.stream.is_quiet() } else { self.stream.seems_quiet() }
     }
 
     /// Where heads and other small things are put. Only while [`Wire::takes_more`].
