@@ -93,3 +93,22 @@ fn a_request_is_logged_on_stdout_and_the_line_is_out_before_the_end() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "/x?y 502 rev\n");
 }
+
+#[test]
+fn spans_are_printed_on_stdout_and_are_out_before_the_end() {
+    let mut command = sidecar(8012, "127.77.12.4");
+    // A rate of zero, but whoever asks for stdout wants to see.
+    command.env("OBSERVABILITY_CONFIG", r#"{"tracing":{"protocol":"stdout"}}"#).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    assert!(answer(&mut child, "127.77.12.4:8012").ends_with("queue"));
+    let mut stream = TcpStream::connect("127.77.12.4:8012").unwrap();
+    stream.write_all(b"GET /x?y HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    stream.read_to_string(&mut String::new()).unwrap();
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let spans: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = spans.iter().map(|span| span["Name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["GET", "HTTP GET", "kn.queueproxy.proxy"]);
+    assert_eq!(spans[1]["Parent"]["SpanID"], spans[2]["SpanContext"]["SpanID"]);
+    assert_eq!(spans[0]["Status"]["Code"], "Error");
+}
