@@ -106,11 +106,11 @@ async fn exchange(
         };
         in_flight.runs(slot);
     }
+    let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
+    let outbound = forward::prepare_checked(request, &options)?;
     if let Some(trace) = &mut accounting.trace {
         trace.asks();
     }
-    let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
-    let outbound = forward::prepare_checked(request, &options)?;
     let sent = deadline.run(sidecar.app.send(outbound.request)).await;
     accounting.app_answers(match &sent {
         Ok(Ok(response)) => Ok(response.status()),

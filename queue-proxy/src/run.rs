@@ -112,10 +112,10 @@ impl QueueProxy {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let metrics = match (&self.config.observability.prometheus, &self.config.telemetry.metrics) {
             (None, None) => None,
-            _ => Some(Metrics::new(&metrics::Settings {
+            (page, _) => Some(Metrics::new(&metrics::Settings {
                 identity: &self.config.identity,
                 user_port: self.config.user.port(),
-                old_names: self.config.old_metric_names,
+                old_names: page.is_some() && self.config.old_metric_names,
             })?),
         };
         if !self.config.observability.unsupported.is_empty() {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, TE, USER_AGENT};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, TE, TRANSFER_ENCODING,
+    USER_AGENT,
+};
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -31,6 +34,9 @@ use super::trust;
 const MAX_ANSWER: usize = 64 * 1024;
 /// How we are called.
 const AGENT: &str = concat!("OTel-OTLP-Exporter-Dormouse/", env!("CARGO_PKG_VERSION"));
+
+/// Headers that the protocol needs for itself; nobody may set them by a variable.
+const OURS: [HeaderName; 6] = [HOST, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, CONNECTION, TE];
 
 /// The client of one collector.
 #[derive(Debug)]
@@ -95,7 +101,7 @@ impl Client {
         let request = Request::builder().method(Method::POST).uri(uri).version(version).body(Body::full(body));
         let mut request = request.map_err(Failure::transport)?;
         let map = request.headers_mut();
-        for (name, value) in headers {
+        for (name, value) in headers.iter().filter(|(name, _)| !OURS.contains(name)) {
             map.append(name, value.clone());
         }
         map.insert(USER_AGENT, HeaderValue::from_static(AGENT));

@@ -33,6 +33,12 @@ pub(super) struct B3 {
     pub(super) form: Form,
 }
 
+/// The headers with ids in them that a form has.
+#[cfg(test)]
+pub(super) fn written(form: Form) -> Vec<HeaderName> {
+    if form.single { vec![SINGLE] } else { vec![TRACE, SPAN, PARENT] }
+}
+
 /// Reads B3; the single header wins. `None`: none, or junk.
 pub(super) fn read(headers: &HeaderMap) -> Option<B3> {
     only(headers, &SINGLE).and_then(read_single).or_else(|| read_family(headers))

@@ -209,6 +209,13 @@ mod tests {
             let again = read(&headers);
             prop_assert_eq!(again.ids, Some((outgoing.trace, outgoing.span)));
             prop_assert_eq!(again.sampled, Some(true));
+            let clean = |name: &HeaderName| headers[name].as_bytes().iter().all(|byte| b"0123456789abcdef-".contains(byte));
+            prop_assert!(clean(&TRACEPARENT) && headers[TRACEPARENT].len() == 55);
+            if let Form::B3(form) = incoming.form {
+                for name in b3::written(form) {
+                    prop_assert!(clean(&name), "{}: {:?}", name, headers[&name]);
+                }
+            }
             if incoming.form == Form::Nothing {
                 prop_assert!(!headers.contains_key(TRACESTATE));
             }
