@@ -81,7 +81,7 @@ impl Sending {
         Self { ending, tasks }
     }
 
-    /// Sends what is left, for at most [`FLUSH`].
+    /// Sends what is left, for at most ten seconds.
     pub async fn end(self) {
         if self.tasks.is_empty() {
             return;
