@@ -1,6 +1,7 @@
 //! One connection to a collector and one export on it: gRPC over h2, or protobuf in a POST over HTTP/1.1.
 //!
 //! A connection is kept while it is good. One that was kept and fails is replaced at once: collectors close what rests.
+//! Names are looked up on tokio's blocking thread, which is there only while somebody needs it.
 
 use std::sync::Arc;
 use std::time::Duration;

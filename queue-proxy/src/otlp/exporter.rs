@@ -47,7 +47,7 @@ impl Exporter {
             let failure = match attempt {
                 Ok(Ok(rejected)) => {
                     self.health.lost(rejected);
-                    let news = self.health.worked();
+                    let news = self.health.worked(Instant::now().into_std());
                     return self.say(news, None);
                 }
                 Ok(Err(failure)) => failure,
@@ -87,7 +87,8 @@ impl Exporter {
 
     /// Says what was lost and nobody has heard of yet.
     fn end(mut self) {
-        if let Some(News::Recovered(lost @ 1..) | News::Losing(lost)) = self.health.worked() {
+        let lost = self.health.all_lost();
+        if lost > 0 {
             self.say(Some(News::Losing(lost)), None);
         }
     }
@@ -150,7 +151,8 @@ pub(super) async fn send_metrics(sidecar: Weak<Sidecar>, mut exporter: Exporter,
             && let Some(metrics) = &sidecar.metrics
         {
             let scope_metrics = snapshot::scopes(&metrics.families(), started, unix_nanos(SystemTime::now()));
-            let items = snapshot::points(&scope_metrics);
+            // What a push that fails has carried, the next one carries too; only the last is lost for good.
+            let items = if last { snapshot::points(&scope_metrics) } else { 0 };
             let resource_metrics = vec![ResourceMetrics { resource: Some(resource.clone()), scope_metrics }];
             let message = ExportMetrics { resource_metrics }.encode_to_vec();
             drop(sidecar);

@@ -1,6 +1,6 @@
 //! What follows from a failed export: again or not, how soon, and what is said about it. Pure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
@@ -68,11 +68,15 @@ impl Backoff {
     }
 }
 
+/// Losses while exports work are said no more often than this: they come with every batch when they come.
+const LOSSES_EVERY: Duration = Duration::from_secs(60);
+
 /// Whether exports work; says so once per change.
 #[derive(Debug, Default)]
 pub struct Health {
     failing: bool,
     lost: u64,
+    losses_said: Option<Instant>,
 }
 
 /// What is worth a line.
@@ -97,19 +101,27 @@ impl Health {
         (!std::mem::replace(&mut self.failing, true)).then_some(News::Failing)
     }
 
-    /// Items are lost; said with the next success.
+    /// Items are lost; said with a later success.
     pub fn lost(&mut self, items: u64) {
         self.lost += items;
     }
 
     /// An attempt went through.
-    pub fn worked(&mut self) -> Option<News> {
-        let lost = std::mem::take(&mut self.lost);
-        match (std::mem::take(&mut self.failing), lost) {
-            (true, lost) => Some(News::Recovered(lost)),
-            (false, 0) => None,
-            (false, lost) => Some(News::Losing(lost)),
+    pub fn worked(&mut self, now: Instant) -> Option<News> {
+        if std::mem::take(&mut self.failing) {
+            return Some(News::Recovered(self.all_lost()));
         }
+        let too_soon = self.losses_said.is_some_and(|said| now.saturating_duration_since(said) < LOSSES_EVERY);
+        if self.lost == 0 || too_soon {
+            return None;
+        }
+        self.losses_said = Some(now);
+        Some(News::Losing(self.all_lost()))
+    }
+
+    /// Items lost that nothing was said about yet.
+    pub fn all_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 }
 
@@ -148,16 +160,24 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_said_once() {
+    fn each_change_is_said_once_and_losses_once_a_minute() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut health = Health::default();
-        assert_eq!(health.worked(), None);
+        assert_eq!(health.worked(at(0)), None);
         assert_eq!(health.failed(), Some(News::Failing));
         assert_eq!(health.failed(), None);
         health.lost(3);
-        assert_eq!(health.worked(), Some(News::Recovered(3)));
-        assert_eq!(health.worked(), None);
+        assert_eq!(health.worked(at(1)), Some(News::Recovered(3)));
+        assert_eq!(health.worked(at(2)), None);
         health.lost(2);
-        assert_eq!(health.worked(), Some(News::Losing(2)));
-        assert_eq!(health.worked(), None);
+        assert_eq!(health.worked(at(3)), Some(News::Losing(2)));
+        health.lost(4);
+        assert_eq!(health.worked(at(4)), None);
+        health.lost(5);
+        assert_eq!(health.worked(at(62)), None);
+        assert_eq!(health.worked(at(63)), Some(News::Losing(9)));
+        health.lost(6);
+        assert_eq!((health.all_lost(), health.all_lost()), (6, 0));
     }
 }
