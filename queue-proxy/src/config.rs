@@ -11,6 +11,7 @@ use proxy::deadline::Limits;
 
 use crate::certificates;
 use crate::observability::{self, Observability};
+use crate::otlp::settings::{self, Telemetry};
 use crate::readiness::{ProbeError, Readiness};
 
 /// Everything the sidecar needs to know.
@@ -38,6 +39,8 @@ pub struct Config {
     pub identity: Identity,
     /// Metrics and logs wanted.
     pub observability: Observability,
+    /// What is sent to a collector, and how.
+    pub telemetry: Telemetry,
     /// Whether the metrics page has the names of old dashboards too (`DORMOUSE_OLD_METRIC_NAMES`).
     pub old_metric_names: bool,
     /// A drain ends when this long no new request came (`DORMOUSE_DRAIN_QUIET_MS`).
@@ -124,6 +127,8 @@ impl Config {
         let log_level = env.required("SERVING_LOGGING_LEVEL")?;
         let readiness = env.parsed("SERVING_READINESS_PROBE", |text| Readiness::parse(text, auto_detect))?;
         let observability = env.parsed("OBSERVABILITY_CONFIG", observability::parse)?;
+        let telemetry = settings::read(&observability, &identity, |name| env.get(name))
+            .map_err(|error| wrong("OBSERVABILITY_CONFIG", "...", &error))?;
         let bind_address = match env.get("DORMOUSE_BIND_ADDRESS").filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| wrong("DORMOUSE_BIND_ADDRESS", &text, "not an IP address"))?),
@@ -146,6 +151,7 @@ impl Config {
             readiness,
             identity,
             observability,
+            telemetry,
             old_metric_names: env.bool("DORMOUSE_OLD_METRIC_NAMES")?.unwrap_or(true),
             drain_quiet: Duration::from_millis(u64::try_from(quiet).unwrap_or(0)),
             log_level,

@@ -33,7 +33,7 @@ const ENDS_HERE: [(Present, HeaderName); 3] = [
 pub async fn handle(
     sidecar: Rc<Sidecar>,
     peer: Rc<Peer>,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     if let Err(fault) = forward::check(&request) {
         return Ok(uncounted(fault.response(HOP)));
@@ -44,7 +44,7 @@ pub async fn handle(
         let log = sidecar.log.as_ref().and_then(|log| log.arrive(&request, &peer, true));
         // Boxed: probes are rare, and every connection reserves room for the larger of both ways.
         let response = Box::pin(answer_probe(&sidecar, kind)).await;
-        let mut accounting = Accounting { in_flight: None, log };
+        let mut accounting = Accounting { log, ..Accounting::default() };
         accounting.answers(response.status());
         return Ok(response.map(|body| Tracked::new(Limited::new(body, Deadline::unlimited()), accounting)));
     }
@@ -54,6 +54,11 @@ pub async fn handle(
     let mut accounting = Accounting {
         in_flight: (kind != Kind::Bypass).then(|| arrive(&sidecar, &request, present, &kind)),
         log: sidecar.log.as_ref().and_then(|log| log.arrive(&request, &peer, kind != Kind::Ordinary)),
+        // Last, for it tells the app by the request's headers.
+        trace: match &sidecar.traces {
+            Some(traces) if kind == Kind::Ordinary => traces.arrive(&mut request, &peer),
+            _ => None,
+        },
     };
     let mut response = match exchange(&sidecar, &peer, request, present, &mut accounting, &mut deadline).await {
         Ok(response) => response,
@@ -110,15 +115,16 @@ async fn exchange(
     }
     let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
     let outbound = forward::prepare_checked(request, present, &options)?;
-    let sent = deadline.run(sidecar.app.forward(outbound.request)).await;
-    if let Some(in_flight) = &mut accounting.in_flight {
-        in_flight.app_answers(match &sent {
-            Ok(Ok(response)) => Ok(response.status()),
-            Ok(Err(error)) if error.is_dial() => Err("connect"),
-            Ok(Err(_)) => Err("broken"),
-            Err(_limit) => Err("timeout"),
-        });
+    if let Some(trace) = &mut accounting.trace {
+        trace.asks();
     }
+    let sent = deadline.run(sidecar.app.forward(outbound.request)).await;
+    accounting.app_answers(match &sent {
+        Ok(Ok(response)) => Ok(response.status()),
+        Ok(Err(error)) if error.is_dial() => Err("connect"),
+        Ok(Err(_)) => Err("broken"),
+        Err(_limit) => Err("timeout"),
+    });
     let response = sent.map_err(timed_out)??;
     let (response, tunnel) = forward::answer(response, outbound.upgrade)?;
     if let Some(tunnel) = tunnel {

@@ -10,6 +10,7 @@
 //! 5. [`breaker`]: a slot, or a place in the line for one.
 //! 6. [`handler`] forwards with the engine of the `proxy` crate; [`forwarded`] adds one header.
 //! 7. [`side_ports`]: drain, stat, [`metrics`]; [`request_log`] writes a line per request if asked.
+//! 8. [`traces`] follows the sampled ones; [`otlp`] sends traces and metrics to a collector, behind the requests' back.
 //!
 //! One thread, no lock, no Kubernetes API. The page "what happens to a request" is `README.md` of this crate.
 
@@ -21,6 +22,7 @@ pub mod forwarded;
 pub mod handler;
 pub mod metrics;
 pub mod observability;
+pub mod otlp;
 pub mod probe;
 pub mod readiness;
 pub mod request_log;
@@ -29,6 +31,7 @@ pub mod side_ports;
 pub mod sidecar;
 mod start;
 pub mod stats;
+pub mod traces;
 
 pub use config::{Config, ConfigError};
 pub use run::{Addresses, Error, QueueProxy};

@@ -1,4 +1,5 @@
-//! Metrics for the user, in Prometheus text on 9091; made only when `OBSERVABILITY_CONFIG` asks.
+//! Metrics for the user, in Prometheus text on 9091 or pushed by [`crate::otlp`]; made only when `OBSERVABILITY_CONFIG`
+//! asks.
 //!
 //! Names, units, bounds and labels are those of upstream's OpenTelemetry exporter. Label sets are bounded: methods and
 //! versions are closed lists, route tags beyond [`MAX_TAGS`] share one value, and no label comes from the Host header.
@@ -216,6 +217,11 @@ impl Metrics {
         }
     }
 
+    /// Today's metrics as they are now, for the push.
+    pub(crate) fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
     /// The page.
     pub fn text(&self) -> Vec<u8> {
         let mut page = Vec::new();
@@ -280,7 +286,7 @@ fn resource_labels(identity: &Identity) -> HashMap<String, String> {
 }
 
 /// The route a request took, from the headers that the ingress sets.
-fn route_tag(headers: &HeaderMap) -> String {
+pub(crate) fn route_tag(headers: &HeaderMap) -> String {
     let get = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).unwrap_or_default();
     let tag = get(api::headers::SERVING_TAG);
     match (tag, get(api::headers::SERVING_DEFAULT_ROUTE)) {
@@ -291,7 +297,7 @@ fn route_tag(headers: &HeaderMap) -> String {
     }
 }
 
-fn method_label(method: &Method) -> &'static str {
+pub(crate) fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",
@@ -306,7 +312,7 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-fn version_label(version: Version) -> &'static str {
+pub(crate) fn version_label(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "2",
         Version::HTTP_10 => "1.0",

@@ -1,19 +1,39 @@
 //! `OBSERVABILITY_CONFIG`: which telemetry is wanted. Keys are compared without case, unknown ones are ignored.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
+use crate::otlp::endpoint::Protocol;
 use crate::readiness::ProbeError;
 use crate::request_log::{DEFAULT_TEMPLATE, Settings};
 
 /// What is switched on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observability {
     /// Prometheus text for the user: the address to bind, `None` = off.
     pub prometheus: Option<Endpoint>,
+    /// Traces, `None` = off.
+    pub tracing: Option<Export>,
+    /// Metrics push, `None` = off.
+    pub push: Option<Export>,
     /// The request log, `None` = off.
     pub request_log: Option<Settings>,
     /// Switched on by the configuration and not served by this sidecar, as `setting=value`.
     pub unsupported: Vec<String>,
+}
+
+/// What is sent to a collector, before the environment is asked ([`crate::otlp::settings`]).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Export {
+    /// How it travels; `None` is stdout.
+    pub protocol: Option<Protocol>,
+    /// Where to, as it was written.
+    pub endpoint: String,
+    /// Share of requests that are traced.
+    pub rate: f64,
+    /// How often metrics are pushed.
+    pub interval: Option<Duration>,
 }
 
 /// Where the metrics port is opened.
@@ -34,32 +54,44 @@ pub(crate) fn parse(text: &str) -> Result<Observability, ProbeError> {
     if !root.is_object() {
         return Err(ProbeError::Json("not an object".into()));
     }
+    let text = |section: &str, key: &str| {
+        let value = get(&root, section).and_then(|section| get(section, key)).and_then(Value::as_str);
+        value.unwrap_or_default().to_string()
+    };
     let mut unsupported = Vec::new();
-    let mut word = |section: &str, key: &str| {
-        let word = get(&root, section).and_then(|section| get(section, key)).and_then(Value::as_str);
-        let word = word.unwrap_or_default().to_string();
-        // The push protocols are accepted and not served: nothing is collected for them.
-        if matches!(word.as_str(), "grpc" | "http/protobuf" | "stdout" | "enabled") {
-            unsupported.push(format!("{section}.{key}={word}"));
-        }
-        word
-    };
-    let (metrics, tracing) = (word("requestMetrics", "protocol"), word("tracing", "protocol"));
-    word("runtime", "profiling");
-    let endpoint = get(&root, "requestMetrics").and_then(|metrics| get(metrics, "endpoint")).and_then(Value::as_str);
-    let prometheus = match metrics.as_str() {
-        "" | "none" | "grpc" | "http/protobuf" => None,
-        "prometheus" => Some(parse_endpoint(endpoint.unwrap_or_default())?),
-        other => return Err(ProbeError::Json(format!("requestMetrics.protocol: unknown protocol {other:?}"))),
-    };
-    if !matches!(tracing.as_str(), "" | "none" | "grpc" | "http/protobuf" | "stdout") {
-        return Err(ProbeError::Json(format!("tracing.protocol: unknown protocol {tracing:?}")));
+    let profiling = text("runtime", "profiling");
+    if profiling == "enabled" {
+        unsupported.push(format!("runtime.profiling={profiling}"));
     }
+    let export = |section: &str, protocol: Option<Protocol>| {
+        // Upstream has spelled these two both ways.
+        let number = |keys: [&str; 2]| keys.iter().find_map(|key| get(get(&root, section)?, key)?.as_f64());
+        Some(Export {
+            protocol,
+            endpoint: text(section, "endpoint"),
+            rate: number(["samplingRate", "sampling_rate"]).unwrap_or(0.0),
+            interval: number(["exportInterval", "export_interval"])
+                .map(|nanoseconds| Duration::from_nanos(nanoseconds.max(0.0) as u64)),
+        })
+    };
+    let (metrics, tracing) = (text("requestMetrics", "protocol"), text("tracing", "protocol"));
+    let (prometheus, push) = match (metrics.as_str(), Protocol::parse(&metrics)) {
+        ("" | "none", _) => (None, None),
+        ("prometheus", _) => (Some(parse_endpoint(&text("requestMetrics", "endpoint"))?), None),
+        (_, Some(protocol)) => (None, export("requestMetrics", Some(protocol))),
+        (other, None) => return Err(ProbeError::Json(format!("requestMetrics.protocol: unknown protocol {other:?}"))),
+    };
+    let tracing = match (tracing.as_str(), Protocol::parse(&tracing)) {
+        ("" | "none", _) => None,
+        ("stdout", _) => export("tracing", None),
+        (_, Some(protocol)) => export("tracing", Some(protocol)),
+        (other, None) => return Err(ProbeError::Json(format!("tracing.protocol: unknown protocol {other:?}"))),
+    };
     let on = |key: &str| get(&root, key).and_then(Value::as_bool).unwrap_or(false);
     let template = get(&root, "requestLogTemplate").and_then(Value::as_str).unwrap_or(DEFAULT_TEMPLATE);
     let request_log = on("enableRequestLog")
         .then(|| Settings { template: template.to_string(), probes: on("enableProbeRequestLog") });
-    Ok(Observability { prometheus, request_log, unsupported })
+    Ok(Observability { prometheus, tracing, push, request_log, unsupported })
 }
 
 fn parse_endpoint(endpoint: &str) -> Result<Endpoint, ProbeError> {
@@ -92,6 +124,8 @@ mod tests {
             let unsupported = settings.iter().map(ToString::to_string).collect();
             Ok(Observability { unsupported, ..Observability::default() })
         };
+        let traced = |tracing| Ok(Observability { tracing: Some(tracing), ..Observability::default() });
+        let pushed = |push| Ok(Observability { push: Some(push), ..Observability::default() });
         let off = || Ok(Observability::default());
         for (text, expected) in [
             ("", off()),
@@ -104,8 +138,26 @@ mod tests {
             (r#"{"enableRequestLog":true,"requestLogTemplate":"","enableProbeRequestLog":true}"#, log("", true)),
             (r#"{"requestLogTemplate":"x","enableProbeRequestLog":true}"#, off()),
             (
-                r#"{"tracing":{"protocol":"grpc"},"requestMetrics":{"protocol":"http/protobuf"}}"#,
-                unsupported(&["requestMetrics.protocol=http/protobuf", "tracing.protocol=grpc"]),
+                r#"{"tracing":{"protocol":"grpc","endpoint":"c:1","samplingRate":0.25}}"#,
+                traced(Export {
+                    endpoint: "c:1".into(),
+                    rate: 0.25,
+                    protocol: Some(Protocol::Grpc),
+                    ..Export::default()
+                }),
+            ),
+            (
+                r#"{"tracing":{"protocol":"stdout","sampling_rate":1}}"#,
+                traced(Export { rate: 1.0, ..Export::default() }),
+            ),
+            (
+                r#"{"requestMetrics":{"protocol":"http/protobuf","endpoint":"http://c","exportInterval":30000000000}}"#,
+                pushed(Export {
+                    protocol: Some(Protocol::Http),
+                    endpoint: "http://c".into(),
+                    interval: Some(Duration::from_secs(30)),
+                    ..Export::default()
+                }),
             ),
             (r#"{"runtime":{"profiling":"enabled"}}"#, unsupported(&["runtime.profiling=enabled"])),
         ] {

@@ -5,7 +5,7 @@
 
 mod template;
 mod value;
-mod writer;
+pub(crate) mod writer;
 
 use std::io::{self, Write};
 use std::rc::Rc;

@@ -17,6 +17,7 @@ use crate::certificates::{Certificate, CertificateError};
 use crate::config::Config;
 use crate::handler::{HOP, handle};
 use crate::metrics::{self, Metrics};
+use crate::otlp::Sending;
 use crate::side_ports::{self, Terminating};
 use crate::sidecar::{REPORT_PERIOD, Sidecar};
 
@@ -109,19 +110,20 @@ impl QueueProxy {
     /// Serves until cancelled, then: health checks fail, quiet period, the main port ends its requests, the side
     /// ports last.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let metrics = match &self.config.observability.prometheus {
-            Some(_) => Some(Metrics::new(&metrics::Settings {
+        let metrics = match (&self.config.observability.prometheus, &self.config.telemetry.metrics) {
+            (None, None) => None,
+            (page, _) => Some(Metrics::new(&metrics::Settings {
                 identity: &self.config.identity,
                 user_port: self.config.user.port(),
-                old_names: self.config.old_metric_names,
+                old_names: page.is_some() && self.config.old_metric_names,
             })?),
-            None => None,
         };
         if !self.config.observability.unsupported.is_empty() {
             let settings = self.config.observability.unsupported.join(", ");
             tracing::warn!(settings, "OBSERVABILITY_CONFIG asks for what this sidecar does not serve; nothing is sent");
         }
         let sidecar = Sidecar::new(&self.config, metrics);
+        let sending = Sending::start(&self.config, &sidecar);
         let terminating = Terminating::new(Cell::new(false));
         let side = Drain::default();
         serve_side_ports(self.admin, self.stats, self.user_metrics, &sidecar, &terminating, &side);
@@ -152,6 +154,7 @@ impl QueueProxy {
         side.begin();
         // A waiting preStop hook is answered before the process goes.
         let _ = tokio::time::timeout(Duration::from_secs(1), side.idle()).await;
+        sending.end().await;
         Ok(())
     }
 }

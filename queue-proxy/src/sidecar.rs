@@ -20,6 +20,7 @@ use crate::metrics::{Answer, Arrival, Metrics, Outcome};
 use crate::readiness::Gate;
 use crate::request_log::{Entry, RequestLog};
 use crate::stats::Window;
+use crate::traces::{Trace, Traces};
 
 /// How often the stat is renewed.
 pub const REPORT_PERIOD: Duration = Duration::from_secs(1);
@@ -47,6 +48,8 @@ pub struct Sidecar {
     pub metrics: Option<Metrics>,
     /// The request log, if wanted.
     pub log: Option<Rc<RequestLog>>,
+    /// Tracing, if wanted.
+    pub traces: Option<Traces>,
     pod: String,
     epoch: Instant,
     window: RefCell<Window>,
@@ -77,6 +80,11 @@ impl Sidecar {
             timers: Timers::default(),
             metrics,
             log: RequestLog::start(config.observability.request_log.as_ref(), &config.identity),
+            traces: config
+                .telemetry
+                .traces
+                .as_ref()
+                .map(|traces| Traces::new(traces, config.container_concurrency > 0)),
             pod: config.identity.pod.clone(),
             epoch: Instant::now(),
             window: RefCell::default(),
@@ -226,9 +234,21 @@ pub struct Accounting {
     pub in_flight: Option<InFlight>,
     /// Its line in the log.
     pub log: Option<Box<Entry>>,
+    /// Its spans, if it is traced.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Accounting {
+    /// The app has answered, or why it has not.
+    pub fn app_answers(&mut self, status: Result<StatusCode, &'static str>) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.app_answers(status);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.app_answers(status);
+        }
+    }
+
     /// The status that goes to the client.
     pub fn answers(&mut self, status: StatusCode) {
         if let Some(in_flight) = &mut self.in_flight {
@@ -236,6 +256,9 @@ impl Accounting {
         }
         if let Some(entry) = &mut self.log {
             entry.answers(status);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.answers(status);
         }
     }
 }
@@ -248,10 +271,17 @@ impl Observe for Accounting {
         if let Some(entry) = &mut self.log {
             entry.data(bytes);
         }
+        if let Some(trace) = &mut self.trace {
+            trace.data(bytes);
+        }
     }
 
     fn end(mut self, end: End) {
         if end == End::Broken {
+            // A trace tells what was sent and that it broke off.
+            if let Some(mut trace) = self.trace.take() {
+                trace.broken();
+            }
             self.answers(StatusCode::INTERNAL_SERVER_ERROR);
             if let Some(entry) = &mut self.log {
                 entry.broken();

@@ -93,3 +93,44 @@ fn a_request_is_logged_on_stdout_and_the_line_is_out_before_the_end() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "/x?y 502 rev\n");
 }
+
+#[test]
+fn spans_are_printed_on_stdout_and_are_out_before_the_end() {
+    let mut command = sidecar(8012, "127.77.12.4");
+    // A rate of zero, but whoever asks for stdout wants to see.
+    command.env("OBSERVABILITY_CONFIG", r#"{"tracing":{"protocol":"stdout"}}"#).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    assert!(answer(&mut child, "127.77.12.4:8012").ends_with("queue"));
+    let mut stream = TcpStream::connect("127.77.12.4:8012").unwrap();
+    stream.write_all(b"GET /x?y HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    stream.read_to_string(&mut String::new()).unwrap();
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let spans: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = spans.iter().map(|span| span["Name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["GET", "HTTP GET", "kn.queueproxy.proxy"]);
+    assert_eq!(spans[1]["Parent"]["SpanID"], spans[2]["SpanContext"]["SpanID"]);
+    assert_eq!(spans[0]["Status"]["Code"], "Error");
+}
+
+#[test]
+fn a_collector_that_is_away_is_said_once_and_what_was_lost_at_the_end() {
+    let mut command = sidecar(8012, "127.77.12.5");
+    let tracing = r#"{"tracing":{"protocol":"grpc","endpoint":"http://127.77.12.5:1","samplingRate":1}}"#;
+    command
+        .env("OBSERVABILITY_CONFIG", tracing)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "1")
+        .env("SERVING_LOGGING_LEVEL", "info");
+    let mut child = command.spawn().unwrap();
+    assert!(answer(&mut child, "127.77.12.5:8012").ends_with("queue"));
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect("127.77.12.5:8012").unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        stream.read_to_string(&mut String::new()).unwrap();
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert_eq!(said.matches("telemetry cannot be sent").count(), 1, "{said}");
+    assert_eq!(said.matches("telemetry was lost").count(), 1, "{said}");
+    assert!(said.contains(r#""lost":9"#), "{said}");
+}

@@ -15,7 +15,7 @@ const BATCH: usize = 64 * 1024;
 
 /// A thread that writes lines to a sink.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     lines: Option<SyncSender<String>>,
     lost: Arc<AtomicU64>,
     /// Closed by the thread when it has written everything.
@@ -23,7 +23,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(sink: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn new(sink: impl Write + Send + 'static) -> io::Result<Self> {
         let (lines, received) = sync_channel(KEPT);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&lost);
@@ -35,7 +35,7 @@ impl Writer {
         Ok(Self { lines: Some(lines), lost, done })
     }
 
-    pub(super) fn line(&self, line: String) {
+    pub(crate) fn line(&self, line: String) {
         if self.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_err()) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -27,7 +27,12 @@ pub fn on_runtime<F: Future>(test: F) -> F::Output {
 
 /// The configuration of a pod whose app listens at `app`.
 pub fn config(app: SocketAddr) -> Config {
-    let environment = HashMap::from([
+    config_with(app, &[])
+}
+
+/// The same with more of the environment.
+pub fn config_with(app: SocketAddr, more: &[(&str, &str)]) -> Config {
+    let mut environment = HashMap::from([
         ("CONTAINER_CONCURRENCY", "0"),
         ("QUEUE_SERVING_PORT", "0"),
         ("QUEUE_SERVING_TLS_PORT", "0"),
@@ -41,6 +46,7 @@ pub fn config(app: SocketAddr) -> Config {
         ("SERVING_LOGGING_CONFIG", ""),
         ("SERVING_LOGGING_LEVEL", ""),
     ]);
+    environment.extend(more.iter().copied());
     let mut config = Config::from_lookup(|name| environment.get(name).map(ToString::to_string)).unwrap();
     config.bind_address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     config.admin_port = 0;

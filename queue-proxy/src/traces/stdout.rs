@@ -1,0 +1,108 @@
+//! Spans as lines of JSON, for a look at them without a collector (`tracing.protocol: stdout`). The keys are those of
+//! OpenTelemetry's stdout exporter for Go.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+
+use super::ids::hex;
+use crate::otlp::messages::{Kind, STATUS_ERROR, Span, Value};
+use crate::otlp::resource::VERSION;
+
+/// One span, one line.
+pub fn line(span: &Span, scope: &str, resource: &BTreeMap<String, String>) -> String {
+    let attribute = |key: &str, kind: &str, value: Json| json!({"Key": key, "Value": {"Type": kind, "Value": value}});
+    let attributes: Vec<Json> = span
+        .attributes
+        .iter()
+        .filter_map(|each| {
+            Some(match each.value.as_ref()?.value.as_ref()? {
+                Value::Text(text) => attribute(&each.key, "STRING", json!(text)),
+                Value::Int(number) => attribute(&each.key, "INT64", json!(number)),
+            })
+        })
+        .collect();
+    let resource: Vec<Json> = resource.iter().map(|(name, value)| attribute(name, "STRING", json!(value))).collect();
+    let kind = match Kind::try_from(span.kind) {
+        Ok(Kind::Server) => 2,
+        Ok(Kind::Client) => 3,
+        _ => 1,
+    };
+    let trace = hex(&span.trace_id);
+    let failed = span.status.as_ref().filter(|status| status.code == STATUS_ERROR);
+    let parent = if span.parent_span_id.is_empty() { "0".repeat(16) } else { hex(&span.parent_span_id) };
+    let mut line = json!({
+        "Name": span.name,
+        "SpanContext": {"TraceID": trace, "SpanID": hex(&span.span_id), "TraceFlags": "01", "TraceState": span.trace_state, "Remote": false},
+        "Parent": {"TraceID": trace, "SpanID": parent, "TraceFlags": "01", "TraceState": span.trace_state, "Remote": kind == 2},
+        "SpanKind": kind,
+        "StartTime": time(span.start_time_unix_nano),
+        "EndTime": time(span.end_time_unix_nano),
+        "Attributes": attributes,
+        "Status": {"Code": if failed.is_some() { "Error" } else { "Unset" }, "Description": failed.map_or("", |status| &status.message)},
+        "Resource": resource,
+        "InstrumentationScope": {"Name": scope, "Version": VERSION},
+    })
+    .to_string();
+    line.push('\n');
+    line
+}
+
+/// RFC 3339 in UTC with nanoseconds; the sidecar's only calendar date, so no crate.
+fn time(unix_nanos: u64) -> String {
+    let (seconds, nanos) = (unix_nanos / 1_000_000_000, unix_nanos % 1_000_000_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Civil date of a day since 1970: eras of 400 years, years from 1 March (Hinnant, "chrono-compatible date algorithms").
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::otlp::messages::{KeyValue, Status};
+
+    #[test]
+    fn times_are_calendar_times() {
+        for (unix, expected) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000000Z"),
+            (1_709_164_799, "2024-02-28T23:59:59.000000000Z"),
+            (1_709_251_200, "2024-03-01T00:00:00.000000000Z"),
+            (4_102_444_799, "2099-12-31T23:59:59.000000000Z"),
+        ] {
+            assert_eq!(time(unix * 1_000_000_000), expected);
+        }
+        assert_eq!(time(1_500_000_000), "1970-01-01T00:00:01.500000000Z");
+    }
+
+    #[test]
+    fn a_span_is_one_line_of_json() {
+        let span = Span {
+            trace_id: vec![0xab; 16],
+            span_id: vec![0xcd; 8],
+            name: "GET".into(),
+            kind: Kind::Server.into(),
+            attributes: vec![KeyValue::text("url.path", "/\n\""), KeyValue::int("http.response.status_code", 500_u16)],
+            status: Some(Status { message: "why".into(), code: STATUS_ERROR }),
+            ..Span::default()
+        };
+        let line = line(&span, "scope", &BTreeMap::from([("service.name".into(), "s".into())]));
+        assert_eq!(line.matches('\n').count(), 1);
+        let json: Json = serde_json::from_str(&line).unwrap();
+        assert_eq!(json["SpanContext"]["TraceID"], "ab".repeat(16));
+        assert_eq!(json["Parent"]["SpanID"], "0".repeat(16));
+        assert_eq!(json["Attributes"][0]["Value"]["Value"], "/\n\"");
+        assert_eq!(json["Attributes"][1]["Value"], json!({"Type": "INT64", "Value": 500}));
+        assert_eq!(json["Status"], json!({"Code": "Error", "Description": "why"}));
+        assert_eq!(json["Resource"][0]["Key"], "service.name");
+    }
+}
