@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -21,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::BoxError;
-use crate::body::Body;
+use crate::body::{AnswerBody, Body};
 use crate::drain::Drain;
 use crate::h1;
 use crate::runtime::LocalExecutor;
@@ -106,7 +105,7 @@ where
     M: Fn(Peer) -> S,
     S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + 'static,
+    B: AnswerBody + 'static,
     B::Error: Into<BoxError>,
 {
     let config = Rc::new(config);
@@ -167,7 +166,7 @@ async fn connection<S, B>(stream: TcpStream, config: Rc<ServerConfig>, drain: Dr
 where
     S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + 'static,
+    B: AnswerBody + 'static,
     B::Error: Into<BoxError>,
 {
     let _guard = drain.guard();

@@ -11,6 +11,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::BoxError;
+use crate::h1::Lines;
 use crate::h1::client::Connection;
 use crate::h1::server::Origin;
 use crate::pool::Lease;
@@ -23,6 +24,8 @@ pub struct Body {
     kind: Kind,
     /// The connection that the request came by, which also carries what is said before its answer.
     origin: Option<Origin>,
+    /// Header lines of the answer that nobody has looked at.
+    lines: Option<Lines>,
 }
 
 enum Kind {
@@ -45,7 +48,7 @@ impl Body {
     }
 
     const fn of(kind: Kind) -> Self {
-        Self { kind, origin: None }
+        Self { kind, origin: None, lines: None }
     }
 
     /// A body of known bytes.
@@ -76,7 +79,7 @@ impl Body {
 
     /// The body of a request that came by this connection.
     pub(crate) fn from_origin(origin: Origin, empty: bool) -> Self {
-        Self { kind: if empty { Kind::Empty } else { Kind::Request }, origin: Some(origin) }
+        Self { kind: if empty { Kind::Empty } else { Kind::Request }, origin: Some(origin), lines: None }
     }
 
     /// The connection that the request came by, if it is HTTP/1.
@@ -101,12 +104,15 @@ impl Body {
     }
 
     /// The body of an answer. The connection goes back at once if there is nothing to read.
-    pub(crate) fn answer(connection: Box<Connection>, lease: Lease) -> Self {
-        if connection.is_done() {
+    pub(crate) fn answer(mut connection: Box<Connection>, lease: Lease) -> Self {
+        let lines = connection.take_lines();
+        let kind = if connection.is_done() {
             lease.give_back(connection);
-            return Self::empty();
-        }
-        Self::of(Kind::Answer(connection, lease))
+            Kind::Empty
+        } else {
+            Kind::Answer(connection, lease)
+        };
+        Self { kind, origin: None, lines }
     }
 
     pub(crate) fn switched(connection: Box<Connection>) -> Self {
@@ -198,6 +204,29 @@ impl http_body::Body for Body {
             Kind::H2(incoming) => incoming.size_hint(),
             Kind::Boxed(boxed) => boxed.size_hint(),
         }
+    }
+}
+
+/// A body that a server can answer with.
+pub trait AnswerBody: http_body::Body<Data = Bytes> {
+    /// Takes the header lines that come with the body, if its answer was passed on unread.
+    fn take_lines(&mut self) -> Option<Lines> {
+        None
+    }
+}
+
+impl AnswerBody for Body {
+    fn take_lines(&mut self) -> Option<Lines> {
+        self.lines.take()
+    }
+}
+
+impl<B: AnswerBody + Unpin, G: Observe + Unpin> AnswerBody for Tracked<B, G>
+where
+    Self: http_body::Body<Data = Bytes>,
+{
+    fn take_lines(&mut self) -> Option<Lines> {
+        self.body.take_lines()
     }
 }
 

@@ -21,6 +21,8 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::BoxError;
+use crate::body::AnswerBody;
+use crate::h1::Lines;
 
 /// The limits of a request; `None` is off, zero expires at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,21 +66,29 @@ impl fmt::Display for Limit {
 /// What has happened to one request so far, as far as its limits care.
 #[derive(Debug, Clone, Copy)]
 pub struct Watch {
-    limits: Limits,
     start: Instant,
-    started: bool,
+    total_at: Option<Instant>,
+    /// `None` also once the response has started.
+    response_start_at: Option<Instant>,
+    idle: Option<Duration>,
     last_byte: Instant,
 }
 
 impl Watch {
     /// A request that starts now.
     pub fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, start: now, started: false, last_byte: now }
+        Self {
+            start: now,
+            total_at: limits.total.map(|limit| now + limit),
+            response_start_at: limits.response_start.map(|limit| now + limit),
+            idle: limits.idle,
+            last_byte: now,
+        }
     }
 
     /// The response head is out.
     pub fn started(&mut self, now: Instant) {
-        self.started = true;
+        self.response_start_at = None;
         self.last_byte = now;
     }
 
@@ -89,11 +99,16 @@ impl Watch {
 
     /// Which limit comes first, and when.
     pub fn next(&self) -> Option<(Instant, Limit)> {
-        let total = self.limits.total.map(|limit| (self.start + limit, Limit::Total));
-        let response_start = if self.started { None } else { self.limits.response_start };
-        let response_start = response_start.map(|limit| (self.start + limit, Limit::ResponseStart));
-        let idle = self.limits.idle.map(|limit| (self.last_byte + limit, Limit::Idle));
-        [total, response_start, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let mut first = self.total_at.map(|at| (at, Limit::Total));
+        let idle_at = self.idle.map(|limit| self.last_byte + limit);
+        for (at, limit) in [(self.response_start_at, Limit::ResponseStart), (idle_at, Limit::Idle)] {
+            if let Some(at) = at
+                && first.is_none_or(|(first, _)| at < first)
+            {
+                first = Some((at, limit));
+            }
+        }
+        first
     }
 
     /// The limit that is reached at this time, if any.
@@ -154,7 +169,9 @@ impl Deadline {
 
     /// The response head is out: the response-start limit is met.
     pub fn started(&mut self) {
-        self.watch.started(Instant::now());
+        // Without an idle limit nobody asks when.
+        let now = if self.watch.idle.is_some() { Instant::now() } else { self.watch.last_byte };
+        self.watch.started(now);
     }
 
     /// Runs a future until it ends or a limit is reached.
@@ -169,7 +186,7 @@ impl Deadline {
     }
 
     fn byte(&mut self) {
-        if self.watch.limits.idle.is_some() {
+        if self.watch.idle.is_some() {
             self.watch.moved(Instant::now());
         }
     }
@@ -289,6 +306,15 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl<B: AnswerBody + Unpin> AnswerBody for Limited<B>
+where
+    Self: http_body::Body<Data = Bytes>,
+{
+    fn take_lines(&mut self) -> Option<Lines> {
+        self.body.take_lines()
     }
 }
 

@@ -45,7 +45,17 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
 
 /// Whether a Host could be one: what RFC 3986 allows in an authority without user info. Empty is allowed by RFC 9112.
 pub fn is_host(host: &[u8]) -> bool {
-    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:%[]".contains(byte))
+    const ALLOWED: [bool; 256] = {
+        let (mut allowed, mut byte) = ([false; 256], 0_u8);
+        while byte < 128 {
+            allowed[byte as usize] = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+')
+                || matches!(byte, b',' | b';' | b'=' | b':' | b'%' | b'[' | b']');
+            byte += 1;
+        }
+        allowed
+    };
+    host.iter().all(|byte| ALLOWED[usize::from(*byte)])
 }
 
 /// The protocol a request asks to switch to: `Upgrade`, if `Connection` names it.

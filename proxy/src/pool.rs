@@ -98,6 +98,11 @@ impl Pool {
         self.endpoint(target).send(request).await
     }
 
+    /// Sends a request whose answer goes on as it is; see [`Endpoint::forward`].
+    pub async fn forward(&self, target: SocketAddr, request: Request<Body>) -> Result<Response<Body>, SendError> {
+        self.endpoint(target).forward(request).await
+    }
+
     /// Forgets a target that is gone: idle connections close now, busy ones at the end of their request.
     pub fn forget(&self, target: SocketAddr) {
         if let Some(endpoint) = self.inner.endpoints.borrow_mut().remove(&target) {
@@ -194,7 +199,7 @@ impl Endpoint {
     }
 
     /// The same for an answer that goes on to the client as it is: the header lines of an HTTP/1 answer then mostly
-    /// travel as [`crate::Lines`] in the response's extensions, unread, and its header map holds the rest.
+    /// travel with its body, unread, and its header map holds only the rest. A server takes them from there.
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         self.exchange(request, Reading::Lines).await
     }

@@ -97,12 +97,12 @@ fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Body>, present: Present, kind
 async fn exchange(
     sidecar: &Rc<Sidecar>,
     peer: &Peer,
-    request: Request<Body>,
+    mut request: Request<Body>,
     present: Present,
     accounting: &mut Accounting,
     deadline: &mut Deadline,
 ) -> Result<Response<Body>, Fault> {
-    let request = address(request, present, accounting.in_flight.is_some())?;
+    address(&mut request, present, accounting.in_flight.is_some())?;
     if let Some(in_flight) = &mut accounting.in_flight {
         let slot = match &sidecar.breaker {
             None => None,
@@ -114,19 +114,19 @@ async fn exchange(
         in_flight.runs(slot);
     }
     let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
-    let outbound = forward::prepare_checked(request, present, &options)?;
+    let upgrade = forward::prepare(&mut request, present, &options)?;
     if let Some(trace) = &mut accounting.trace {
         trace.asks();
     }
-    let sent = deadline.run(sidecar.app.forward(outbound.request)).await;
+    let sent = deadline.run(sidecar.app.forward(request)).await;
     accounting.app_answers(match &sent {
         Ok(Ok(response)) => Ok(response.status()),
         Ok(Err(error)) if error.is_dial() => Err("connect"),
         Ok(Err(_)) => Err("broken"),
         Err(_limit) => Err("timeout"),
     });
-    let response = sent.map_err(timed_out)??;
-    let (response, tunnel) = forward::answer(response, outbound.upgrade)?;
+    let mut response = sent.map_err(timed_out)??;
+    let tunnel = forward::answer(&mut response, upgrade)?;
     if let Some(tunnel) = tunnel {
         let mut accounting = std::mem::take(accounting);
         accounting.answers(StatusCode::SWITCHING_PROTOCOLS);
@@ -146,18 +146,16 @@ async fn exchange(
 }
 
 /// `Forwarded`, and the host that the client asked for.
-fn address(mut request: Request<Body>, present: Present, restore_host: bool) -> Result<Request<Body>, Fault> {
+fn address(request: &mut Request<Body>, present: Present, restore_host: bool) -> Result<(), Fault> {
     forwarded::add(request.headers_mut(), present);
-    if !restore_host || !present.any(Present::ORIGINAL_HOST) {
-        return Ok(request);
-    }
-    let (mut parts, body) = request.into_parts();
-    if let Some(host) = parts.headers.remove(words::ORIGINAL_HOST)
+    if restore_host
+        && present.any(Present::ORIGINAL_HOST)
+        && let Some(host) = request.headers_mut().remove(words::ORIGINAL_HOST)
         && !host.is_empty()
     {
-        forward::set_host(&mut parts, host)?;
+        forward::set_host(request, host)?;
     }
-    Ok(Request::from_parts(parts, body))
+    Ok(())
 }
 
 fn timed_out(limit: Limit) -> Fault {

@@ -140,7 +140,8 @@ pub struct InFlight {
     proxied: bool,
     active: bool,
     slot: Option<Slot>,
-    measure: Option<Measure>,
+    /// Boxed, since most pods are not asked for metrics and every request moves it.
+    measure: Option<Box<Measure>>,
 }
 
 #[derive(Debug)]
@@ -159,14 +160,16 @@ impl InFlight {
         let now = Instant::now();
         sidecar.window.borrow_mut().arrive(now.duration_since(sidecar.epoch), proxied);
         sidecar.active.set(sidecar.active.get() + 1);
-        let measure = arrival.map(|arrival| Measure {
-            arrival,
-            since: now,
-            running_since: None,
-            answer: None,
-            // What is recorded if the client leaves before there is a status (nginx's word for it).
-            status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            bytes: 0,
+        let measure = arrival.map(|arrival| {
+            Box::new(Measure {
+                arrival,
+                since: now,
+                running_since: None,
+                answer: None,
+                // What is recorded if the client leaves before there is a status (nginx's word for it).
+                status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+                bytes: 0,
+            })
         });
         Self { sidecar: Rc::clone(sidecar), proxied, active: true, slot: None, measure }
     }

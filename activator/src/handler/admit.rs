@@ -55,9 +55,8 @@ pub async fn serve(
             Admission::Full => return Err(queue_full()),
         };
         let active = Up::new(&metrics.active);
-        let (mut parts, body) = request.into_parts();
-        forward::set_host(&mut parts, permit.target().host().clone())?;
-        match pool.send(permit.target().address, Request::from_parts(parts, body)).await {
+        forward::set_host(&mut request, permit.target().host().clone())?;
+        match pool.forward(permit.target().address, request).await {
             Ok(response) => return Ok(Served { response, permit, active, waited }),
             Err(error) => {
                 let fault = Fault::from(&error);

@@ -21,7 +21,7 @@ use http::{Request, Response, StatusCode};
 use hyper::service::Service;
 use proxy::deadline::Deadline;
 use proxy::drain::Drain;
-use proxy::forward::{self, Options, Outbound};
+use proxy::forward::{self, Options, Pending};
 use proxy::headers::Present;
 use proxy::{Body, Fault, Peer, Pool};
 
@@ -80,13 +80,17 @@ impl Door {
             return self.answer_probe(&probe, &request);
         }
         match self.route(request, peer) {
-            Ok((outbound, destination)) => self.forward(outbound, destination).await,
+            Ok((request, upgrade, destination)) => self.forward(request, upgrade, destination).await,
             Err(fault) => reply::fault(&self.shared, &fault),
         }
     }
 
     /// Finds the revision and makes the request ready for its pod.
-    fn route(&self, request: Request<Body>, peer: &Peer) -> Result<(Outbound, Destination), Fault> {
+    fn route(
+        &self,
+        request: Request<Body>,
+        peer: &Peer,
+    ) -> Result<(Request<Body>, Option<Pending>, Destination), Fault> {
         let (parts, body) = request.into_parts();
         let original_host = identify::host(&parts);
         let destination = match &self.routing {
@@ -110,8 +114,11 @@ impl Door {
             ],
             default_host: &HeaderValue::from_static(""),
         };
-        let mut outbound = forward::prepare(Request::from_parts(parts, body), &options)?;
-        let headers = outbound.request.headers_mut();
+        let mut request = Request::from_parts(parts, body);
+        forward::check(&request)?;
+        let present = Present::of(request.headers());
+        let upgrade = forward::prepare(&mut request, present, &options)?;
+        let headers = request.headers_mut();
         headers.insert(PROXY_REQUEST, HeaderValue::from_static("activator"));
         // Behind a gateway its word counts; as the gateway ours does.
         if matches!(self.routing, Routing::Ingress { .. }) || !headers.contains_key(ORIGINAL_HOST) {
@@ -120,15 +127,20 @@ impl Door {
         for (name, value) in &destination.set_headers {
             headers.insert(name, value.clone());
         }
-        Ok((outbound, destination))
+        Ok((request, upgrade, destination))
     }
 
-    async fn forward(&self, outbound: Outbound, destination: Destination) -> Response<ReplyBody> {
+    async fn forward(
+        &self,
+        request: Request<Body>,
+        upgrade: Option<Pending>,
+        destination: Destination,
+    ) -> Response<ReplyBody> {
         let revision = destination.revision;
         let mut account = Account::open(&self.shared, &revision);
         let start = Instant::now();
         let mut deadline = Deadline::start(revision.settings.load().limits);
-        let sent = admit::serve(&self.shared, &self.pool, &revision, outbound.request);
+        let sent = admit::serve(&self.shared, &self.pool, &revision, request);
         let served = match deadline.run(sent).await {
             Ok(Ok(served)) => served,
             Ok(Err(fault)) => return self.refuse(account, &fault),
@@ -139,8 +151,9 @@ impl Door {
         {
             self.shared.metrics.woken(phases);
         }
-        let (mut response, tunnel) = match forward::answer(served.response, outbound.upgrade) {
-            Ok(answer) => answer,
+        let mut response = served.response;
+        let tunnel = match forward::answer(&mut response, upgrade) {
+            Ok(tunnel) => tunnel,
             Err(fault) => return self.refuse(account, &fault),
         };
         account.answered(response.status());

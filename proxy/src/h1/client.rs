@@ -18,7 +18,7 @@ use super::decode::Decoder;
 use super::encode::{self, Ending};
 use super::framing::{self, Framing};
 use super::head::{self, Malformed};
-use super::lines::{self, Simple};
+use super::lines::{self, Lines, Simple};
 use super::outgoing::Outgoing;
 use super::server::Origin;
 use super::wire::{HeadError, Wire};
@@ -81,7 +81,7 @@ struct Asker {
 pub(crate) enum Reading {
     /// Its headers as a map.
     Headers,
-    /// Its lines as they are, if it is simple; as [`Lines`] in the extensions.
+    /// Its lines as they are, if it is simple; they go with the answer's body.
     Lines,
 }
 
@@ -102,6 +102,7 @@ pub(crate) struct Connection {
     sending: Option<Sending>,
     reusable: bool,
     lifetime: Option<Duration>,
+    lines: Option<Lines>,
 }
 
 #[derive(Debug)]
@@ -115,12 +116,17 @@ struct Sending {
 impl Connection {
     pub(crate) fn new(stream: Stream, title_case: bool) -> Self {
         let (wire, decoder) = (Wire::new(stream), Decoder::default());
-        Self { wire, title_case, decoder, sending: None, reusable: true, lifetime: None }
+        Self { wire, title_case, decoder, sending: None, reusable: true, lifetime: None, lines: None }
     }
 
     /// Whether a connection can be trusted with another exchange; see [`Wire::is_quiet`].
     pub(crate) fn is_quiet(&self, rested: bool) -> bool {
         self.wire.is_quiet(rested)
+    }
+
+    /// The header lines of the answer, if they were not read.
+    pub(crate) fn take_lines(&mut self) -> Option<Lines> {
+        self.lines.take()
     }
 
     /// How long the target said it would keep the connection.
@@ -235,7 +241,7 @@ impl Connection {
         let mut response = Response::new(());
         *response.status_mut() = simple.status;
         *response.version_mut() = simple.version;
-        response.extensions_mut().insert(simple.lines);
+        self.lines = Some(simple.lines);
         (response, self)
     }
 

@@ -74,6 +74,10 @@ impl Decoder {
                     if !wire.input.is_empty() {
                         let some = usize::try_from(*left).unwrap_or(usize::MAX).min(wire.input.len());
                         *left -= some as u64;
+                        if some == wire.input.len() {
+                            // Nothing behind it: the buffer itself goes on.
+                            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut wire.input).freeze()))));
+                        }
                         return Poll::Ready(Some(Ok(Frame::data(wire.input.split_to(some).freeze()))));
                     }
                     *left

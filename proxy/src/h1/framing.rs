@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use crate::headers::lists;
+use crate::headers::{Present, lists};
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +22,9 @@ pub(crate) enum Framing {
 }
 
 /// The body of a request; an error says why the request is refused.
-pub(crate) fn of_request(version: Version, headers: &HeaderMap) -> Result<Framing, &'static str> {
-    let length = content_length(headers)?;
-    if !headers.contains_key(TRANSFER_ENCODING) {
+pub(crate) fn of_request(version: Version, headers: &HeaderMap, present: Present) -> Result<Framing, &'static str> {
+    let length = if present.any(Present::CONTENT_LENGTH) { content_length(headers)? } else { None };
+    if !present.any(Present::TRANSFER_ENCODING) {
         return Ok(Framing::Length(length.unwrap_or(0)));
     }
     if version != Version::HTTP_11 {
@@ -46,7 +46,7 @@ pub(crate) fn of_answer(
     version: Version,
     headers: &HeaderMap,
 ) -> Result<(Framing, bool), &'static str> {
-    let reusable = keeps_alive(version, headers);
+    let reusable = keeps_alive(version, headers, Present::of(headers));
     let body = *method != Method::HEAD && may_have_body(status);
     let chunked = headers.contains_key(TRANSFER_ENCODING);
     if body && chunked && !only_chunked(headers) {
@@ -85,8 +85,8 @@ pub(crate) fn may_have_body(status: StatusCode) -> bool {
 }
 
 /// Whether the sender goes on with this connection after the message.
-pub(crate) fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    if !headers.contains_key(CONNECTION) {
+pub(crate) fn keeps_alive(version: Version, headers: &HeaderMap, present: Present) -> bool {
+    if !present.any(Present::CONNECTION) {
         return version == Version::HTTP_11;
     }
     match version {
@@ -171,9 +171,11 @@ mod tests {
             (&[(TE, "")], None),
         ];
         for (lines, expected) in table {
-            assert_eq!(of_request(Version::HTTP_11, &headers(lines)).ok(), *expected, "{lines:?}");
+            let headers = headers(lines);
+            let got = of_request(Version::HTTP_11, &headers, Present::of(&headers));
+            assert_eq!(got.ok(), *expected, "{lines:?}");
         }
-        assert!(of_request(Version::HTTP_10, &headers(&[(TE, "chunked")])).is_err());
+        assert!(of_request(Version::HTTP_10, &headers(&[(TE, "chunked")]), Present::TRANSFER_ENCODING).is_err());
     }
 
     #[test]
@@ -212,7 +214,7 @@ mod tests {
             (Version::HTTP_10, Some("keep-alive, close"), false),
         ] {
             let headers = connection.map(|value| headers(&[("connection", value)])).unwrap_or_default();
-            assert_eq!(keeps_alive(version, &headers), kept, "{version:?} {connection:?}");
+            assert_eq!(keeps_alive(version, &headers, Present::of(&headers)), kept, "{version:?} {connection:?}");
         }
     }
 

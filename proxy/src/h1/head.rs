@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::framing::{self, Framing};
 use super::target;
+use crate::headers::Present;
 
 /// Header lines that fit without an allocation, as almost always.
 const USUAL_LINES: usize = 64;
@@ -83,9 +84,9 @@ fn make_request(head: &Bytes, parsed: &httparse::Request<'_, '_>) -> Result<Requ
     let target = head.slice_ref(parsed.path.unwrap_or_default().as_bytes());
     let (uri, raw_query) = target::parse(&method, target).ok_or(shape("malformed target"))?;
     let version = version(parsed.version);
-    let headers = headers(head, parsed.headers)?;
-    let framing = framing::of_request(version, &headers).map_err(Malformed::Shape)?;
-    let keep_alive = framing::keeps_alive(version, &headers);
+    let (headers, present) = headers(head, parsed.headers)?;
+    let framing = framing::of_request(version, &headers, present).map_err(Malformed::Shape)?;
+    let keep_alive = framing::keeps_alive(version, &headers, present);
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -124,7 +125,7 @@ fn make_response(head: &Bytes, parsed: &httparse::Response<'_, '_>) -> Result<Re
     *response.status_mut() =
         StatusCode::from_u16(parsed.code.unwrap_or_default()).map_err(|_| Malformed::Shape("malformed status"))?;
     *response.version_mut() = version(parsed.version);
-    *response.headers_mut() = headers(head, parsed.headers)?;
+    *response.headers_mut() = headers(head, parsed.headers)?.0;
     Ok(response)
 }
 
@@ -133,7 +134,7 @@ pub(crate) fn trailers(lines: &[u8]) -> Result<HeaderMap, Malformed> {
     let lines = Bytes::copy_from_slice(lines);
     let mut parsed = [httparse::EMPTY_HEADER; USUAL_LINES];
     match httparse::parse_headers(&lines, &mut parsed).map_err(malformed)? {
-        httparse::Status::Complete((_, parsed)) => headers(&lines, parsed),
+        httparse::Status::Complete((_, parsed)) => headers(&lines, parsed).map(|(trailers, _)| trailers),
         httparse::Status::Partial => Err(Malformed::Shape("incomplete trailers")),
     }
 }
@@ -142,15 +143,17 @@ fn version(minor: Option<u8>) -> Version {
     if minor == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 }
 }
 
-fn headers(head: &Bytes, lines: &[httparse::Header<'_>]) -> Result<HeaderMap, Malformed> {
+fn headers(head: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(HeaderMap, Present), Malformed> {
+    let mut present = Present::default();
     let mut headers = HeaderMap::with_capacity(lines.len() + 2); // what a hop adds
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Malformed::Shape("header name"))?;
         let value = if line.value.is_empty() { Bytes::new() } else { head.slice_ref(line.value) };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| Malformed::Shape("header value"))?;
         headers.try_append(name, value).map_err(|_| Malformed::TooLarge)?;
+        present |= Present::named(line.name.as_bytes());
     }
-    Ok(headers)
+    Ok((headers, present))
 }
 
 fn malformed(error: httparse::Error) -> Malformed {

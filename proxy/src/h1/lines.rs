@@ -7,7 +7,6 @@
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 
 use super::encode;
@@ -15,9 +14,9 @@ use super::framing::{self, Framing};
 use crate::headers::Present;
 
 /// The header lines of an answer, ready to be written, without those that frame its body or concern one hop.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Lines {
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: Vec<u8>,
     /// Whether `Date` is among them.
     pub(crate) dated: bool,
     /// The `Content-Length` that was said, for answers that must repeat it without a body (HEAD, 304).
@@ -73,7 +72,7 @@ pub(crate) fn read(head: &[u8], method: &Method, title_case: bool) -> Option<Sim
     }
     let chunked = seen.any(Present::TRANSFER_ENCODING);
     let (framing, reusable) = framing::of_simple_answer(method, status, length, chunked, kept);
-    let lines = Lines { bytes: bytes.into(), dated: seen.any(Present::DATE), length };
+    let lines = Lines { bytes, dated: seen.any(Present::DATE), length };
     Some(Simple { status, version, lines, framing, reusable, lifetime })
 }
 
@@ -96,7 +95,7 @@ mod tests {
 
     fn simple(lines: &str) -> Option<(String, Framing, bool)> {
         let read = read(format!("HTTP/1.1 200 OK\r\n{lines}\r\n").as_bytes(), &Method::GET, true)?;
-        Some((String::from_utf8(read.lines.bytes.to_vec()).unwrap(), read.framing, read.reusable))
+        Some((String::from_utf8(read.lines.bytes).unwrap(), read.framing, read.reusable))
     }
 
     #[test]

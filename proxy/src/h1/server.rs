@@ -27,12 +27,11 @@ use super::decode::Decoder;
 use super::encode::{self, Ending, Keep};
 use super::framing::Framing;
 use super::head::{self, Malformed, RequestHead};
-use super::lines::Lines;
 use super::outgoing::Outgoing;
 use super::wire::{HeadError, Wire};
 use crate::BoxError;
 use crate::accept::ServerConfig;
-use crate::body::Body;
+use crate::body::{AnswerBody, Body};
 use crate::drain::Drain;
 use crate::errors::Fault;
 use crate::headers::{expects_continue, lists};
@@ -168,7 +167,7 @@ pub(crate) async fn serve<S, B>(stream: Stream, config: &ServerConfig, drain: &D
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes>,
+    B: AnswerBody,
     B::Error: Into<BoxError>,
 {
     let origin = Origin::new(stream, config.title_case_headers);
@@ -225,7 +224,7 @@ impl Busy<'_> {
     where
         S: Service<Request<Body>, Response = Response<B>>,
         S::Error: Into<BoxError>,
-        B: http_body::Body<Data = Bytes>,
+        B: AnswerBody,
         B::Error: Into<BoxError>,
     {
         let mut rest = pin!(Rest::new(self.origin.requests()));
@@ -314,11 +313,11 @@ impl Busy<'_> {
     /// Writes an answer; `None` if the connection goes on.
     async fn answer<B>(&self, asked: &Asked, answer: Response<B>) -> Option<Ended>
     where
-        B: http_body::Body<Data = Bytes>,
+        B: AnswerBody,
         B::Error: Into<BoxError>,
     {
-        let (mut parts, body) = answer.into_parts();
-        let passed = parts.extensions.remove::<Lines>();
+        let (parts, mut body) = answer.into_parts();
+        let passed = body.take_lines();
         let ending = encode::ending(&asked.method, asked.version, parts.status, body.size_hint().exact());
         let keep = self.keep(asked, &parts.headers, ending);
         {
@@ -369,7 +368,7 @@ impl Busy<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), BoxError>>
     where
-        B: http_body::Body<Data = Bytes>,
+        B: AnswerBody,
         B::Error: Into<BoxError>,
     {
         loop {

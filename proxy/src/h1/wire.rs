@@ -130,7 +130,9 @@ impl Wire {
             Poll::Ready(Ok(match head::end(bytes, 0) {
                 _ if read == 0 => First::Eof,
                 Some(end) if end <= most && head::blank(bytes) == 0 => {
-                    self.input.extend_from_slice(&bytes[end..]);
+                    if end < read {
+                        self.input = BytesMut::from(&bytes[end..]);
+                    }
                     First::Head(parse(&bytes[..end]))
                 }
                 _ => {
