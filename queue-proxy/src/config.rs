@@ -10,6 +10,7 @@ use api::ports;
 use proxy::deadline::Limits;
 
 use crate::certificates;
+use crate::logging;
 use crate::observability::{self, Observability};
 use crate::readiness::{ProbeError, Readiness};
 
@@ -42,8 +43,8 @@ pub struct Config {
     pub old_metric_names: bool,
     /// A drain ends when this long no new request came (`DORMOUSE_DRAIN_QUIET_MS`).
     pub drain_quiet: Duration,
-    /// Log level; junk means info.
-    pub log_level: String,
+    /// The sidecar's own log.
+    pub logging: logging::Settings,
 }
 
 /// Names for reports, metrics and logs.
@@ -120,8 +121,8 @@ impl Config {
             pod: env.required("SERVING_POD")?,
             pod_ip: env.required("SERVING_POD_IP")?,
         };
-        env.required("SERVING_LOGGING_CONFIG")?;
-        let log_level = env.required("SERVING_LOGGING_LEVEL")?;
+        let logging =
+            logging::Settings::parse(&env.required("SERVING_LOGGING_CONFIG")?, &env.required("SERVING_LOGGING_LEVEL")?);
         let readiness = env.parsed("SERVING_READINESS_PROBE", |text| Readiness::parse(text, auto_detect))?;
         let observability = env.parsed("OBSERVABILITY_CONFIG", observability::parse)?;
         let bind_address = match env.get("DORMOUSE_BIND_ADDRESS").filter(|text| !text.is_empty()) {
@@ -148,7 +149,7 @@ impl Config {
             observability,
             old_metric_names: env.bool("DORMOUSE_OLD_METRIC_NAMES")?.unwrap_or(true),
             drain_quiet: Duration::from_millis(u64::try_from(quiet).unwrap_or(0)),
-            log_level,
+            logging,
         })
     }
 }

@@ -53,6 +53,19 @@ fn a_port_in_use_ends_it() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("cannot listen on 127.77.12.1:"));
 }
 
+#[test]
+fn it_logs_in_the_keys_and_to_the_stream_of_a_zap_configuration() {
+    let taken = std::net::TcpListener::bind("127.77.12.4:0").unwrap();
+    let mut command = sidecar(taken.local_addr().unwrap().port(), "127.77.12.4");
+    let zap = r#"{"level":"info","outputPaths":["stdout"],"encoderConfig":{"messageKey":"msg","levelKey":"lvl","levelEncoder":""}}"#;
+    let output = command.env("SERVING_LOGGING_CONFIG", zap).stdout(Stdio::piped()).output().unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&line["lvl"], &line["logger"]), (&"error".into(), &"queueproxy".into()), "{line}");
+    assert_eq!((&line["knative.dev/key"], &line["knative.dev/pod"]), (&"ns/rev".into(), &"pod1".into()), "{line}");
+    assert!(line["error"].as_str().unwrap().starts_with("cannot listen on 127.77.12.4:"), "{line}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
 fn answer(child: &mut Child, address: &str) -> String {
     loop {
         assert!(child.try_wait().unwrap().is_none(), "ended early");
