@@ -85,7 +85,8 @@ impl Inner {
 
 impl Watched {
     async fn check(&self) -> bool {
-        let Some(threshold) = self.probe.aggressive else {
+        // What cannot be done does not come true by repeating.
+        let Some(threshold) = self.probe.aggressive.filter(|_| self.probe.action != Action::None) else {
             let failure = attempt(&self.probe).await.err().map(|error| error.to_string());
             let passed = failure.is_none();
             // Each reason once: the kubelet sees a bare 503 and asks again and again.
@@ -96,9 +97,6 @@ impl Watched {
             }
             return passed;
         };
-        if self.probe.action == Action::None {
-            return false;
-        }
         let started = Instant::now();
         let (mut failures, mut last): (u32, Option<NotReady>) = (0, None);
         let until_enough = async {
