@@ -11,6 +11,7 @@ use proxy::deadline::Limits;
 
 use crate::certificates;
 use crate::logging;
+use crate::metrics_server;
 use crate::observability::{self, Observability};
 use crate::readiness::{ProbeError, Readiness};
 
@@ -23,7 +24,9 @@ pub struct Config {
     pub bind_address: Option<IpAddr>,
     /// Main port (8012 or 8013; both speak HTTP/1 and h2c).
     pub serving_port: u16,
-    /// The TLS port beside it, if certificates are mounted.
+    /// The TLS port beside it, as the environment has it; looked at only if certificates are mounted.
+    pub serving_tls_port: String,
+    /// The certificates of that port.
     pub tls: certificates::Settings,
     /// `/wait-for-drain`.
     pub admin_port: u16,
@@ -39,6 +42,8 @@ pub struct Config {
     pub identity: Identity,
     /// Metrics and logs wanted.
     pub observability: Observability,
+    /// Where and how the user's metrics are served, where that differs from what `observability` says.
+    pub metrics_server: metrics_server::Overrides,
     /// Whether the metrics page has the names of old dashboards too (`DORMOUSE_OLD_METRIC_NAMES`).
     pub old_metric_names: bool,
     /// A drain ends when this long no new request came (`DORMOUSE_DRAIN_QUIET_MS`).
@@ -93,11 +98,14 @@ impl Config {
         let env = Env { lookup };
         let container_concurrency = env.required_int("CONTAINER_CONCURRENCY")?;
         let serving_port = env.required_port("QUEUE_SERVING_PORT")?;
+        let serving_tls_port = env.required("QUEUE_SERVING_TLS_PORT")?;
         let text = |name| env.get(name).unwrap_or_default();
         let tls = certificates::Settings {
-            folder: "/var/lib/knative/certs".into(),
-            reload: Duration::from_secs(60),
-            port: env.required("QUEUE_SERVING_TLS_PORT")?,
+            chain: "/var/lib/knative/certs/tls.crt".into(),
+            key: "/var/lib/knative/certs/tls.key".into(),
+            reload: certificates::RELOAD,
+            clients: None,
+            variables: "QUEUE_PROXY_TLS_",
             options: proxy::tls::Options {
                 min_version: text("QUEUE_PROXY_TLS_MIN_VERSION"),
                 max_version: text("QUEUE_PROXY_TLS_MAX_VERSION"),
@@ -125,6 +133,10 @@ impl Config {
             logging::Settings::parse(&env.required("SERVING_LOGGING_CONFIG")?, &env.required("SERVING_LOGGING_LEVEL")?);
         let readiness = env.parsed("SERVING_READINESS_PROBE", |text| Readiness::parse(text, auto_detect))?;
         let observability = env.parsed("OBSERVABILITY_CONFIG", observability::parse)?;
+        let metrics_server = match observability.prometheus {
+            Some(_) => metrics_server::Overrides::parse(&env.lookup)?,
+            None => metrics_server::Overrides::default(),
+        };
         let bind_address = match env.get("DORMOUSE_BIND_ADDRESS").filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| wrong("DORMOUSE_BIND_ADDRESS", &text, "not an IP address"))?),
@@ -134,6 +146,7 @@ impl Config {
             container_concurrency: u32::try_from(container_concurrency.max(0)).unwrap_or(u32::MAX),
             bind_address,
             serving_port,
+            serving_tls_port,
             tls,
             admin_port: ports::QUEUE_ADMIN,
             stats_port: ports::AUTOSCALING_METRICS,
@@ -147,6 +160,7 @@ impl Config {
             readiness,
             identity,
             observability,
+            metrics_server,
             old_metric_names: env.bool("DORMOUSE_OLD_METRIC_NAMES")?.unwrap_or(true),
             drain_quiet: Duration::from_millis(u64::try_from(quiet).unwrap_or(0)),
             logging,
@@ -159,7 +173,7 @@ fn seconds(n: i64) -> Duration {
     Duration::from_secs(u64::try_from(n).unwrap_or(0).min(365 * 24 * 3600))
 }
 
-fn wrong(name: &'static str, value: &str, problem: &(impl ToString + ?Sized)) -> ConfigError {
+pub(crate) fn wrong(name: &'static str, value: &str, problem: &(impl ToString + ?Sized)) -> ConfigError {
     ConfigError::Wrong { name, value: value.chars().take(200).collect(), problem: problem.to_string() }
 }
 

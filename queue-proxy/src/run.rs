@@ -17,6 +17,8 @@ use crate::certificates::{Certificate, CertificateError};
 use crate::config::Config;
 use crate::handler::handle;
 use crate::metrics::{self, Metrics};
+use crate::metrics_server::MetricsServerError;
+use crate::observability::Endpoint;
 use crate::side_ports::{self, Terminating};
 use crate::sidecar::{REPORT_PERIOD, Sidecar};
 
@@ -37,6 +39,12 @@ pub enum Error {
     /// The TLS port cannot be served.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The TLS port is none.
+    #[error("environment variable QUEUE_SERVING_TLS_PORT={0:?}: not a port number")]
+    TlsPort(String),
+    /// The user's metrics cannot be served as they are asked for.
+    #[error(transparent)]
+    MetricsServer(#[from] MetricsServerError),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -53,7 +61,7 @@ pub struct QueueProxy {
     secure: Option<(TcpListener, Certificate)>,
     admin: TcpListener,
     stats: TcpListener,
-    user_metrics: Option<TcpListener>,
+    user_metrics: Option<(TcpListener, Option<Certificate>)>,
     addresses: Addresses,
 }
 
@@ -78,15 +86,18 @@ impl QueueProxy {
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let main = listen(config.bind_address, config.serving_port)?;
         let secure = match Certificate::find(&config.tls)? {
-            Some(certificate) => Some((listen(config.bind_address, certificate.port()?)?, certificate)),
+            Some(certificate) => {
+                let port = config.serving_tls_port.parse();
+                let port = port.map_err(|_| Error::TlsPort(config.serving_tls_port.clone()))?;
+                Some((listen(config.bind_address, port)?, certificate))
+            }
             None => None,
         };
         let admin = listen(config.bind_address, config.admin_port)?;
         let stats = listen(config.bind_address, config.stats_port)?;
         let user_metrics = config.observability.prometheus.as_ref().and_then(|endpoint| {
-            let address = endpoint.host.parse().ok().or(config.bind_address);
             // The user's metrics are not worth the user's requests.
-            listen(address, endpoint.port).inspect_err(|error| tracing::error!(%error, "no user metrics")).ok()
+            listen_for_metrics(endpoint, &config).inspect_err(|error| tracing::error!(%error, "no user metrics")).ok()
         });
         let address = |listener: &TcpListener| {
             listener.local_addr().map_err(|source| Error::Bind { address: any(config.serving_port), source })
@@ -96,7 +107,7 @@ impl QueueProxy {
             serving_tls: secure.as_ref().map(|(listener, _)| address(listener)).transpose()?,
             admin: address(&admin)?,
             stats: address(&stats)?,
-            user_metrics: user_metrics.as_ref().map(address).transpose()?,
+            user_metrics: user_metrics.as_ref().map(|(listener, _)| address(listener)).transpose()?,
         };
         Ok(Self { config, main, secure, admin, stats, user_metrics, addresses })
     }
@@ -169,7 +180,7 @@ async fn serve_main(listener: TcpListener, config: ServerConfig, sidecar: &Rc<Si
 fn serve_side_ports(
     admin: TcpListener,
     stats: TcpListener,
-    user_metrics: Option<TcpListener>,
+    user_metrics: Option<(TcpListener, Option<Certificate>)>,
     sidecar: &Rc<Sidecar>,
     terminating: &Terminating,
     side: &Drain,
@@ -187,8 +198,12 @@ fn serve_side_ports(
             async move { Ok::<_, Infallible>(response) }
         })
     }));
-    if let Some(listener) = user_metrics {
-        let config = ServerConfig { header_read_timeout: Duration::from_secs(5), ..ServerConfig::default() };
+    if let Some((listener, certificate)) = user_metrics {
+        let tls = certificate.as_ref().map(Certificate::tls);
+        let config = ServerConfig { header_read_timeout: Duration::from_secs(5), tls, ..ServerConfig::default() };
+        if let Some(certificate) = certificate {
+            tokio::task::spawn_local(certificate.renew());
+        }
         let shared = Rc::clone(sidecar);
         tokio::task::spawn_local(serve(listener, config, side.clone(), move |_peer| {
             let sidecar = Rc::clone(&shared);
@@ -212,6 +227,12 @@ async fn report(sidecar: std::rc::Weak<Sidecar>) {
 
 fn any(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+fn listen_for_metrics(endpoint: &Endpoint, config: &Config) -> Result<(TcpListener, Option<Certificate>), Error> {
+    let certificate = config.metrics_server.tls.as_ref().map(Certificate::load).transpose()?;
+    let (address, port) = config.metrics_server.address(endpoint)?;
+    Ok((listen(address.or(config.bind_address), port)?, certificate))
 }
 
 /// Opens a port on one address, or on all of them (IPv4 only where IPv6 is missing).
