@@ -44,6 +44,8 @@ pub struct Config {
     pub observability: Observability,
     /// Where and how the user's metrics are served, where that differs from what `observability` says.
     pub metrics_server: metrics_server::Overrides,
+    /// Where CPU profiles are to be had, if at all (`PROFILING_PORT`).
+    pub profiling_port: Option<u16>,
     /// Whether the metrics page has the names of old dashboards too (`DORMOUSE_OLD_METRIC_NAMES`).
     pub old_metric_names: bool,
     /// A drain ends when this long no new request came (`DORMOUSE_DRAIN_QUIET_MS`).
@@ -137,6 +139,11 @@ impl Config {
             Some(_) => metrics_server::Overrides::parse(&env.lookup)?,
             None => metrics_server::Overrides::default(),
         };
+        let profiling_port = match env.get("PROFILING_PORT").filter(|port| !port.is_empty()) {
+            _ if !observability.profiling => None,
+            None => Some(ports::PROFILING),
+            Some(text) => Some(text.parse().map_err(|_| wrong("PROFILING_PORT", &text, "not a port number"))?),
+        };
         let bind_address = match env.get("DORMOUSE_BIND_ADDRESS").filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| wrong("DORMOUSE_BIND_ADDRESS", &text, "not an IP address"))?),
@@ -161,6 +168,7 @@ impl Config {
             identity,
             observability,
             metrics_server,
+            profiling_port,
             old_metric_names: env.bool("DORMOUSE_OLD_METRIC_NAMES")?.unwrap_or(true),
             drain_quiet: Duration::from_millis(u64::try_from(quiet).unwrap_or(0)),
             logging,
@@ -303,6 +311,27 @@ pub(crate) mod tests {
             environment.insert(name, value);
             let error = parse(&environment).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn profiling_has_a_port_only_if_it_is_wanted() {
+        let on = r#"{"runtime":{"profiling":"enabled"}}"#;
+        for (observability, port, expected) in [
+            ("", "", Ok(None)),
+            ("", "junk", Ok(None)),
+            (on, "", Ok(Some(8008))),
+            (on, "9000", Ok(Some(9000))),
+            (on, "junk", Err("PROFILING_PORT")),
+        ] {
+            let mut environment = environment();
+            environment.insert("OBSERVABILITY_CONFIG", observability);
+            environment.insert("PROFILING_PORT", port);
+            match (parse(&environment), expected) {
+                (Ok(config), Ok(expected)) => assert_eq!(config.profiling_port, expected),
+                (Err(error), Err(name)) => assert!(error.to_string().contains(name), "{error}"),
+                (parsed, _) => panic!("{observability} {port}: {:?}", parsed.map(|config| config.profiling_port)),
+            }
         }
     }
 

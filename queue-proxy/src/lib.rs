@@ -9,7 +9,7 @@
 //! 4. [`stats`]: every other request counts, from here to its last byte.
 //! 5. [`breaker`]: a slot, or a place in the line for one.
 //! 6. [`handler`] forwards with the engine of the `proxy` crate; [`forwarded`] adds one header.
-//! 7. [`side_ports`]: drain, stat, [`metrics`] ([`metrics_server`] says where); [`request_log`] writes a line per request if asked, [`logging`] what the
+//! 7. [`side_ports`]: drain, stat, [`metrics`] ([`metrics_server`] says where), [`profiling`]; [`request_log`] writes a line per request if asked, [`logging`] what the
 //!    sidecar has to say itself.
 //!
 //! One thread, no lock, no Kubernetes API. The page "what happens to a request" is `README.md` of this crate.
@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod metrics_server;
 pub mod observability;
 pub mod probe;
+pub mod profiling;
 pub mod readiness;
 pub mod request_log;
 mod run;

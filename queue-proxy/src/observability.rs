@@ -12,6 +12,8 @@ pub struct Observability {
     pub prometheus: Option<Endpoint>,
     /// The request log, `None` = off.
     pub request_log: Option<Settings>,
+    /// CPU profiles on request.
+    pub profiling: bool,
     /// Switched on by the configuration and not served by this sidecar, as `setting=value`.
     pub unsupported: Vec<String>,
 }
@@ -39,13 +41,13 @@ pub(crate) fn parse(text: &str) -> Result<Observability, ProbeError> {
         let word = get(&root, section).and_then(|section| get(section, key)).and_then(Value::as_str);
         let word = word.unwrap_or_default().to_string();
         // The push protocols are accepted and not served: nothing is collected for them.
-        if matches!(word.as_str(), "grpc" | "http/protobuf" | "stdout" | "enabled") {
+        if matches!(word.as_str(), "grpc" | "http/protobuf" | "stdout") {
             unsupported.push(format!("{section}.{key}={word}"));
         }
         word
     };
     let (metrics, tracing) = (word("requestMetrics", "protocol"), word("tracing", "protocol"));
-    word("runtime", "profiling");
+    let profiling = word("runtime", "profiling") == "enabled";
     let endpoint = get(&root, "requestMetrics").and_then(|metrics| get(metrics, "endpoint")).and_then(Value::as_str);
     let prometheus = match metrics.as_str() {
         "" | "none" | "grpc" | "http/protobuf" => None,
@@ -59,7 +61,7 @@ pub(crate) fn parse(text: &str) -> Result<Observability, ProbeError> {
     let template = get(&root, "requestLogTemplate").and_then(Value::as_str).unwrap_or(DEFAULT_TEMPLATE);
     let request_log = on("enableRequestLog")
         .then(|| Settings { template: template.to_string(), probes: on("enableProbeRequestLog") });
-    Ok(Observability { prometheus, request_log, unsupported })
+    Ok(Observability { prometheus, request_log, profiling, unsupported })
 }
 
 fn parse_endpoint(endpoint: &str) -> Result<Endpoint, ProbeError> {
@@ -107,7 +109,11 @@ mod tests {
                 r#"{"tracing":{"protocol":"grpc"},"requestMetrics":{"protocol":"http/protobuf"}}"#,
                 unsupported(&["requestMetrics.protocol=http/protobuf", "tracing.protocol=grpc"]),
             ),
-            (r#"{"runtime":{"profiling":"enabled"}}"#, unsupported(&["runtime.profiling=enabled"])),
+            (
+                r#"{"runtime":{"profiling":"enabled"}}"#,
+                Ok(Observability { profiling: true, ..Observability::default() }),
+            ),
+            (r#"{"runtime":{"profiling":"disabled"}}"#, off()),
         ] {
             assert_eq!(parse(text).map_err(|error| error.to_string()), expected, "{text}");
         }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use hyper::service::service_fn;
 use proxy::accept::bind;
 use proxy::{Drain, ServerConfig, serve};
@@ -19,6 +20,7 @@ use crate::handler::handle;
 use crate::metrics::{self, Metrics};
 use crate::metrics_server::MetricsServerError;
 use crate::observability::Endpoint;
+use crate::profiling;
 use crate::side_ports::{self, Terminating};
 use crate::sidecar::{REPORT_PERIOD, Sidecar};
 
@@ -62,6 +64,7 @@ pub struct QueueProxy {
     admin: TcpListener,
     stats: TcpListener,
     user_metrics: Option<(TcpListener, Option<Certificate>)>,
+    profiling: Option<TcpListener>,
     addresses: Addresses,
 }
 
@@ -78,6 +81,8 @@ pub struct Addresses {
     pub stats: SocketAddr,
     /// The user's metrics.
     pub user_metrics: Option<SocketAddr>,
+    /// CPU profiles.
+    pub profiling: Option<SocketAddr>,
 }
 
 impl QueueProxy {
@@ -99,6 +104,7 @@ impl QueueProxy {
             // The user's metrics are not worth the user's requests.
             listen_for_metrics(endpoint, &config).inspect_err(|error| tracing::error!(%error, "no user metrics")).ok()
         });
+        let profiling = config.profiling_port.map(|port| listen(config.bind_address, port)).transpose()?;
         let address = |listener: &TcpListener| {
             listener.local_addr().map_err(|source| Error::Bind { address: any(config.serving_port), source })
         };
@@ -108,8 +114,9 @@ impl QueueProxy {
             admin: address(&admin)?,
             stats: address(&stats)?,
             user_metrics: user_metrics.as_ref().map(|(listener, _)| address(listener)).transpose()?,
+            profiling: profiling.as_ref().map(address).transpose()?,
         };
-        Ok(Self { config, main, secure, admin, stats, user_metrics, addresses })
+        Ok(Self { config, main, secure, admin, stats, user_metrics, profiling, addresses })
     }
 
     /// Where it listens.
@@ -136,6 +143,12 @@ impl QueueProxy {
         let terminating = Terminating::new(Cell::new(false));
         let side = Drain::default();
         serve_side_ports(self.admin, self.stats, self.user_metrics, &sidecar, &terminating, &side);
+        if let Some(listener) = self.profiling {
+            let config = ServerConfig { header_read_timeout: Duration::from_secs(15), ..ServerConfig::default() };
+            tokio::task::spawn_local(serve(listener, config, side.clone(), |_peer| {
+                service_fn(|request| profiling::answer(request).map(Ok::<_, Infallible>))
+            }));
+        }
         tokio::task::spawn_local(report(Rc::downgrade(&sidecar)));
 
         let main = serve_main(self.main, ServerConfig::default(), &sidecar);
