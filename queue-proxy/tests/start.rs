@@ -90,6 +90,33 @@ fn it_serves_and_a_signal_ends_it_cleanly() {
 }
 
 #[test]
+fn a_second_signal_ends_it_at_once_whichever_the_two_are() {
+    for (n, signals) in [["-TERM", "-TERM"], ["-INT", "-TERM"]].into_iter().enumerate() {
+        let address = format!("127.77.12.{}", 10 + n);
+        // The quiet period would hold it up for half a minute.
+        let mut child = sidecar(8012, &address).env("DORMOUSE_DRAIN_QUIET_MS", "30000").spawn().unwrap();
+        assert!(answer(&mut child, &format!("{address}:8012")).ends_with("queue"));
+        let signal = |signal: &str| {
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        };
+        signal(signals[0]);
+        let probe =
+            "GET / HTTP/1.1\r\nHost: a\r\nK-Network-Probe: probe\r\nK-Network-Hash: x\r\nConnection: close\r\n\r\n";
+        let mut refused = String::new();
+        while !refused.starts_with("HTTP/1.1 503 ") {
+            let mut stream = TcpStream::connect(format!("{address}:8012")).unwrap();
+            stream.write_all(probe.as_bytes()).unwrap();
+            refused.clear();
+            stream.read_to_string(&mut refused).unwrap();
+        }
+        assert!(refused.ends_with("shutting down\n"), "{refused}");
+        signal(signals[1]);
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
+}
+
+#[test]
 fn a_request_is_logged_on_stdout_and_the_line_is_out_before_the_end() {
     let mut command = sidecar(8012, "127.77.12.3");
     let log = r#"{"enableRequestLog":true,"requestLogTemplate":"{{.Request.RequestURI}} {{.Response.Code}} {{.Revision.Name}}"}"#;
