@@ -17,6 +17,7 @@ use proxy::deadline::Limits;
 use proxy::runtime::LocalExecutor;
 use queue_proxy::Config;
 use support::*;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 /// An app that sends its head at once and then a piece every so often.
@@ -61,6 +62,43 @@ fn an_answer_that_falls_silent_is_cut_and_not_ended() {
         let pod = Pod::start(Config { limits, ..config(app) }).await;
         let answer = pod.get("/").await;
         assert!(answer.contains("drip") && !answer.contains("\r\n0\r\n") && !answer.contains("timeout"), "{answer}");
+    });
+}
+
+#[test]
+fn the_limits_run_while_the_client_is_still_sending() {
+    on_runtime(async {
+        let limits = Limits { total: Some(Duration::from_millis(300)), ..Limits::default() };
+        let app = app(|request: Request<_>| async move {
+            let _ = request.into_body().collect().await;
+            Response::new(Body::empty())
+        });
+        let pod = Pod::start(Config { limits, ..config(app) }).await;
+        let mut client = pod.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
+        let answer = client.rest().await;
+        assert_eq!((status(&answer), body(&answer)), (504, "request timeout"));
+    });
+}
+
+#[test]
+fn h2_is_told_the_limits_it_has_here() {
+    on_runtime(async {
+        let pod = Pod::before(nobody()).await;
+        let mut client = pod.connect().await;
+        client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0").await;
+        let mut head = [0; 9];
+        client.0.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[3], 4, "the first frame is SETTINGS");
+        let mut settings = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        client.0.read_exact(&mut settings).await.unwrap();
+        let value = |id: u8| {
+            let mut pairs = settings.chunks_exact(6).filter(|pair| pair[..2] == [0, id]);
+            pairs.next().map(|pair| u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]]))
+        };
+        let (streams, window, frame, connect) = (value(3), value(4), value(5), value(8));
+        assert_eq!((streams, window, frame), (Some(250), Some(1 << 20), Some(1 << 20)));
+        assert_eq!(connect.unwrap_or(0), 0, "no extended CONNECT");
     });
 }
 
