@@ -1,7 +1,7 @@
 //! TLS for a listener: one certificate, which may be replaced while connections are served.
 //!
-//! No client certificates are asked for. ALPN offers h2 and HTTP/1.1. The words of [`Options`] are Go's, since
-//! upstream's configuration is written in them.
+//! Client certificates are asked for only with [`Clients`]. ALPN offers h2 and HTTP/1.1. The words of [`Options`] are
+//! Go's, since upstream's configuration is written in them.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,9 +9,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{
+    ClientHello, NoClientAuth, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{NamedGroup, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
+use tokio_rustls::rustls::{
+    NamedGroup, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version,
+};
 
 /// What to negotiate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +30,15 @@ pub struct Options {
     pub cipher_suites: String,
     /// Key exchange groups, likewise (`X25519`, `CurveP256` or `P-256`, ...).
     pub curves: String,
+}
+
+/// Which clients are served: those with a certificate of these authorities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clients<'a> {
+    /// The authorities' certificates, PEM.
+    pub authorities: &'a [u8],
+    /// Whether a client without a certificate is refused; one with a wrong certificate always is.
+    pub required: bool,
 }
 
 /// Why there is no TLS.
@@ -42,6 +56,9 @@ pub enum TlsError {
     /// The certificate, the key, or the two together cannot be used.
     #[error("certificate: {0}")]
     Unusable(#[from] tokio_rustls::rustls::Error),
+    /// The authorities of client certificates cannot be used.
+    #[error("client certificates: {0}")]
+    Clients(#[from] VerifierBuilderError),
 }
 
 /// A listener's TLS; clones share the certificate.
@@ -61,14 +78,28 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// TLS with a certificate chain and its key, both PEM.
+    /// TLS with a certificate chain and its key, both PEM. Any client is served.
     pub fn new(options: &Options, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        Self::for_clients(options, chain, key, None)
+    }
+
+    /// [`Tls::new`] that asks clients for certificates, if `clients` says so.
+    pub fn for_clients(
+        options: &Options,
+        chain: &[u8],
+        key: &[u8],
+        clients: Option<Clients<'_>>,
+    ) -> Result<Self, TlsError> {
         let provider = Arc::new(provider(options)?);
+        let clients = match clients {
+            Some(clients) => verifier(clients, Arc::clone(&provider))?,
+            None => Arc::new(NoClientAuth),
+        };
         let current = Arc::new(Current(RwLock::new(certified(chain, key, &provider)?)));
         let resolver: Arc<dyn ResolvesServerCert> = current.clone();
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions(options)?)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), current })
@@ -90,6 +121,16 @@ fn certified(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Arc<
     let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(key)?;
     Ok(Arc::new(CertifiedKey::from_der(chain, key, provider)?))
+}
+
+fn verifier(clients: Clients<'_>, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(clients.authorities) {
+        roots.add(authority?)?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
+    Ok(builder.build()?)
 }
 
 fn versions(options: &Options) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {

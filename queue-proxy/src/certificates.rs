@@ -1,26 +1,42 @@
-//! The certificate files of the TLS port, and their renewal.
+//! The certificate files of a TLS port, and their renewal.
 //!
-//! Whether there is TLS is decided once at start: only if both files are there. From then on they are read every
-//! minute; a changed pair that can be used is served from the next handshake on, one that cannot is said and ignored.
+//! Whether there is TLS is decided once at start. From then on the files are read every minute; a changed pair that
+//! can be used is served from the next handshake on, one that cannot is said and ignored.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use proxy::tls::{Options, Tls, TlsError};
+use proxy::tls::{Clients, Options, Tls, TlsError};
 
-/// Where the files are mounted, and how TLS is spoken.
-#[derive(Debug, Clone)]
+/// Where the files are, and how TLS is spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The folder with `tls.crt` and `tls.key`.
-    pub folder: PathBuf,
+    /// The certificate chain, PEM.
+    pub chain: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
     /// How often they are read again.
     pub reload: Duration,
-    /// The port, as the environment has it; looked at only if there is a certificate.
-    pub port: String,
     /// Versions, suites and groups.
     pub options: Options,
+    /// The authorities of client certificates, if any are asked for.
+    pub clients: Option<ClientSettings>,
+    /// The variables that all this is from, for error texts.
+    pub variables: &'static str,
 }
+
+/// Which clients are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// The authorities' certificates, PEM; read once.
+    pub authorities: PathBuf,
+    /// Whether those without a certificate are refused.
+    pub required: bool,
+}
+
+/// How often certificate files are read again, as upstream.
+pub const RELOAD: Duration = Duration::from_secs(60);
 
 /// Why the TLS port cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +49,13 @@ pub enum CertificateError {
         /// Why.
         source: io::Error,
     },
-    /// The port is none.
-    #[error("environment variable QUEUE_SERVING_TLS_PORT={0:?}: not a port number")]
-    Port(String),
-    /// The files or the `QUEUE_PROXY_TLS_*` variables cannot be used.
-    #[error("TLS (files in {folder}, variables QUEUE_PROXY_TLS_*): {source}")]
+    /// The files or the variables cannot be used.
+    #[error("TLS ({chain}, variables {variables}*): {source}")]
     Tls {
-        /// Where the files are.
-        folder: String,
+        /// Where the certificate is.
+        chain: String,
+        /// Where the settings are from.
+        variables: &'static str,
         /// What is wrong.
         source: TlsError,
     },
@@ -55,18 +70,19 @@ struct Files {
 
 impl Files {
     /// `None` if one is missing.
-    fn read(folder: &Path) -> Result<Option<Self>, CertificateError> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            match std::fs::read(&path) {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(CertificateError::File { path: path.display().to_string(), source }),
-            }
+    fn find(settings: &Settings) -> Result<Option<Self>, CertificateError> {
+        let find = |path: &Path| match read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(CertificateError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         };
-        let (chain, key) = (read("tls.crt")?, read("tls.key")?);
+        let (chain, key) = (find(&settings.chain)?, find(&settings.key)?);
         Ok(chain.zip(key).map(|(chain, key)| Self { chain, key }))
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    std::fs::read(path).map_err(|source| CertificateError::File { path: path.display().to_string(), source })
 }
 
 /// The certificate that is served.
@@ -78,17 +94,26 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Looks for the files; `None` if there is no TLS in this pod.
+    /// Looks for the files; `None` if one is missing.
     pub fn find(settings: &Settings) -> Result<Option<Self>, CertificateError> {
-        let Some(seen) = Files::read(&settings.folder)? else { return Ok(None) };
-        let tls = Tls::new(&settings.options, &seen.chain, &seen.key)
-            .map_err(|source| CertificateError::Tls { folder: settings.folder.display().to_string(), source })?;
-        Ok(Some(Self { settings: settings.clone(), seen, tls }))
+        Files::find(settings)?.map(|files| Self::new(settings, files)).transpose()
     }
 
-    /// The port to open.
-    pub fn port(&self) -> Result<u16, CertificateError> {
-        self.settings.port.parse().map_err(|_| CertificateError::Port(self.settings.port.clone()))
+    /// Reads the files, which must be there.
+    pub fn load(settings: &Settings) -> Result<Self, CertificateError> {
+        Self::new(settings, Files { chain: read(&settings.chain)?, key: read(&settings.key)? })
+    }
+
+    fn new(settings: &Settings, seen: Files) -> Result<Self, CertificateError> {
+        let clients = settings.clients.as_ref();
+        let authorities = clients.map(|clients| read(&clients.authorities)).transpose()?;
+        let clients = clients.zip(authorities.as_deref());
+        let clients = clients.map(|(settings, authorities)| Clients { authorities, required: settings.required });
+        let tls = Tls::for_clients(&settings.options, &seen.chain, &seen.key, clients).map_err(|source| {
+            let chain = settings.chain.display().to_string();
+            CertificateError::Tls { chain, variables: settings.variables, source }
+        })?;
+        Ok(Self { settings: settings.clone(), seen, tls })
     }
 
     /// For the listener; follows the renewals.
@@ -105,7 +130,7 @@ impl Certificate {
     }
 
     fn look(&mut self) {
-        match Files::read(&self.settings.folder) {
+        match Files::find(&self.settings) {
             Ok(Some(files)) if files != self.seen => {
                 match self.tls.replace(&files.chain, &files.key) {
                     Ok(()) => tracing::info!("certificate renewed"),
@@ -126,10 +151,12 @@ mod tests {
 
     fn settings(folder: &Path) -> Settings {
         Settings {
-            folder: folder.into(),
-            reload: Duration::from_secs(60),
-            port: "0".into(),
+            chain: folder.join("tls.crt"),
+            key: folder.join("tls.key"),
+            reload: RELOAD,
             options: Options::default(),
+            clients: None,
+            variables: "QUEUE_PROXY_TLS_",
         }
     }
 
@@ -142,5 +169,8 @@ mod tests {
         std::fs::write(folder.path().join("tls.key"), "x").unwrap();
         let error = Certificate::find(&settings(folder.path())).unwrap_err().to_string();
         assert!(error.contains("QUEUE_PROXY_TLS_"), "{error}");
+        std::fs::remove_file(folder.path().join("tls.key")).unwrap();
+        let error = Certificate::load(&settings(folder.path())).unwrap_err().to_string();
+        assert!(error.contains("tls.key"), "{error}");
     }
 }

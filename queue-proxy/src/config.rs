@@ -10,6 +10,8 @@ use api::ports;
 use proxy::deadline::Limits;
 
 use crate::certificates;
+use crate::logging;
+use crate::metrics_server;
 use crate::observability::{self, Observability};
 use crate::otlp::settings::{self, Telemetry};
 use crate::readiness::{ProbeError, Readiness};
@@ -23,7 +25,9 @@ pub struct Config {
     pub bind_address: Option<IpAddr>,
     /// Main port (8012 or 8013; both speak HTTP/1 and h2c).
     pub serving_port: u16,
-    /// The TLS port beside it, if certificates are mounted.
+    /// The TLS port beside it, as the environment has it; looked at only if certificates are mounted.
+    pub serving_tls_port: String,
+    /// The certificates of that port.
     pub tls: certificates::Settings,
     /// `/wait-for-drain`.
     pub admin_port: u16,
@@ -41,12 +45,16 @@ pub struct Config {
     pub observability: Observability,
     /// What is sent to a collector, and how.
     pub telemetry: Telemetry,
+    /// Where and how the user's metrics are served, where that differs from what `observability` says.
+    pub metrics_server: metrics_server::Overrides,
+    /// Where CPU profiles are to be had, if at all (`PROFILING_PORT`).
+    pub profiling_port: Option<u16>,
     /// Whether the metrics page has the names of old dashboards too (`DORMOUSE_OLD_METRIC_NAMES`).
     pub old_metric_names: bool,
     /// A drain ends when this long no new request came (`DORMOUSE_DRAIN_QUIET_MS`).
     pub drain_quiet: Duration,
-    /// Log level; junk means info.
-    pub log_level: String,
+    /// The sidecar's own log.
+    pub logging: logging::Settings,
 }
 
 /// Names for reports, metrics and logs.
@@ -95,11 +103,14 @@ impl Config {
         let env = Env { lookup };
         let container_concurrency = env.required_int("CONTAINER_CONCURRENCY")?;
         let serving_port = env.required_port("QUEUE_SERVING_PORT")?;
+        let serving_tls_port = env.required("QUEUE_SERVING_TLS_PORT")?;
         let text = |name| env.get(name).unwrap_or_default();
         let tls = certificates::Settings {
-            folder: "/var/lib/knative/certs".into(),
-            reload: Duration::from_secs(60),
-            port: env.required("QUEUE_SERVING_TLS_PORT")?,
+            chain: "/var/lib/knative/certs/tls.crt".into(),
+            key: "/var/lib/knative/certs/tls.key".into(),
+            reload: certificates::RELOAD,
+            clients: None,
+            variables: "QUEUE_PROXY_TLS_",
             options: proxy::tls::Options {
                 min_version: text("QUEUE_PROXY_TLS_MIN_VERSION"),
                 max_version: text("QUEUE_PROXY_TLS_MAX_VERSION"),
@@ -123,12 +134,21 @@ impl Config {
             pod: env.required("SERVING_POD")?,
             pod_ip: env.required("SERVING_POD_IP")?,
         };
-        env.required("SERVING_LOGGING_CONFIG")?;
-        let log_level = env.required("SERVING_LOGGING_LEVEL")?;
+        let logging =
+            logging::Settings::parse(&env.required("SERVING_LOGGING_CONFIG")?, &env.required("SERVING_LOGGING_LEVEL")?);
         let readiness = env.parsed("SERVING_READINESS_PROBE", |text| Readiness::parse(text, auto_detect))?;
         let observability = env.parsed("OBSERVABILITY_CONFIG", observability::parse)?;
         let telemetry = settings::read(&observability, &identity, |name| env.get(name))
             .map_err(|error| wrong("OBSERVABILITY_CONFIG", "...", &error))?;
+        let metrics_server = match observability.prometheus {
+            Some(_) => metrics_server::Overrides::parse(&env.lookup)?,
+            None => metrics_server::Overrides::default(),
+        };
+        let profiling_port = match env.get("PROFILING_PORT").filter(|port| !port.is_empty()) {
+            _ if !observability.profiling => None,
+            None => Some(ports::PROFILING),
+            Some(text) => Some(text.parse().map_err(|_| wrong("PROFILING_PORT", &text, "not a port number"))?),
+        };
         let bind_address = match env.get("DORMOUSE_BIND_ADDRESS").filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| wrong("DORMOUSE_BIND_ADDRESS", &text, "not an IP address"))?),
@@ -138,6 +158,7 @@ impl Config {
             container_concurrency: u32::try_from(container_concurrency.max(0)).unwrap_or(u32::MAX),
             bind_address,
             serving_port,
+            serving_tls_port,
             tls,
             admin_port: ports::QUEUE_ADMIN,
             stats_port: ports::AUTOSCALING_METRICS,
@@ -152,9 +173,11 @@ impl Config {
             identity,
             observability,
             telemetry,
+            metrics_server,
+            profiling_port,
             old_metric_names: env.bool("DORMOUSE_OLD_METRIC_NAMES")?.unwrap_or(true),
             drain_quiet: Duration::from_millis(u64::try_from(quiet).unwrap_or(0)),
-            log_level,
+            logging,
         })
     }
 }
@@ -164,7 +187,7 @@ fn seconds(n: i64) -> Duration {
     Duration::from_secs(u64::try_from(n).unwrap_or(0).min(365 * 24 * 3600))
 }
 
-fn wrong(name: &'static str, value: &str, problem: &(impl ToString + ?Sized)) -> ConfigError {
+pub(crate) fn wrong(name: &'static str, value: &str, problem: &(impl ToString + ?Sized)) -> ConfigError {
     ConfigError::Wrong { name, value: value.chars().take(200).collect(), problem: problem.to_string() }
 }
 
@@ -294,6 +317,27 @@ pub(crate) mod tests {
             environment.insert(name, value);
             let error = parse(&environment).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn profiling_has_a_port_only_if_it_is_wanted() {
+        let on = r#"{"runtime":{"profiling":"enabled"}}"#;
+        for (observability, port, expected) in [
+            ("", "", Ok(None)),
+            ("", "junk", Ok(None)),
+            (on, "", Ok(Some(8008))),
+            (on, "9000", Ok(Some(9000))),
+            (on, "junk", Err("PROFILING_PORT")),
+        ] {
+            let mut environment = environment();
+            environment.insert("OBSERVABILITY_CONFIG", observability);
+            environment.insert("PROFILING_PORT", port);
+            match (parse(&environment), expected) {
+                (Ok(config), Ok(expected)) => assert_eq!(config.profiling_port, expected),
+                (Err(error), Err(name)) => assert!(error.to_string().contains(name), "{error}"),
+                (parsed, _) => panic!("{observability} {port}: {:?}", parsed.map(|config| config.profiling_port)),
+            }
         }
     }
 

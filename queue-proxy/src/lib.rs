@@ -9,7 +9,8 @@
 //! 4. [`stats`]: every other request counts, from here to its last byte.
 //! 5. [`breaker`]: a slot, or a place in the line for one.
 //! 6. [`handler`] forwards with the engine of the `proxy` crate; [`forwarded`] adds one header.
-//! 7. [`side_ports`]: drain, stat, [`metrics`]; [`request_log`] writes a line per request if asked.
+//! 7. [`side_ports`]: drain, stat, [`metrics`] ([`metrics_server`] says where), [`profiling`]; [`request_log`] writes a
+//!    line per request if asked, [`logging`] what the sidecar has to say itself.
 //! 8. [`traces`] follows the sampled ones; [`otlp`] sends traces and metrics to a collector, behind the requests' back.
 //!
 //! One thread, no lock, no Kubernetes API. The page "what happens to a request" is `README.md` of this crate.
@@ -20,10 +21,13 @@ pub mod config;
 pub mod drainer;
 pub mod forwarded;
 pub mod handler;
+pub mod logging;
 pub mod metrics;
+pub mod metrics_server;
 pub mod observability;
 pub mod otlp;
 pub mod probe;
+pub mod profiling;
 pub mod readiness;
 pub mod request_log;
 mod run;

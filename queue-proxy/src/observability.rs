@@ -19,8 +19,8 @@ pub struct Observability {
     pub push: Option<Export>,
     /// The request log, `None` = off.
     pub request_log: Option<Settings>,
-    /// Switched on by the configuration and not served by this sidecar, as `setting=value`.
-    pub unsupported: Vec<String>,
+    /// CPU profiles on request.
+    pub profiling: bool,
 }
 
 /// What is sent to a collector, before the environment is asked ([`crate::otlp::settings`]).
@@ -58,11 +58,7 @@ pub(crate) fn parse(text: &str) -> Result<Observability, ProbeError> {
         let value = get(&root, section).and_then(|section| get(section, key)).and_then(Value::as_str);
         value.unwrap_or_default().to_string()
     };
-    let mut unsupported = Vec::new();
-    let profiling = text("runtime", "profiling");
-    if profiling == "enabled" {
-        unsupported.push(format!("runtime.profiling={profiling}"));
-    }
+    let profiling = text("runtime", "profiling") == "enabled";
     let export = |section: &str, protocol: Option<Protocol>| {
         // Upstream has spelled these two both ways.
         let number = |keys: [&str; 2]| keys.iter().find_map(|key| get(get(&root, section)?, key)?.as_f64());
@@ -91,7 +87,7 @@ pub(crate) fn parse(text: &str) -> Result<Observability, ProbeError> {
     let template = get(&root, "requestLogTemplate").and_then(Value::as_str).unwrap_or(DEFAULT_TEMPLATE);
     let request_log = on("enableRequestLog")
         .then(|| Settings { template: template.to_string(), probes: on("enableProbeRequestLog") });
-    Ok(Observability { prometheus, tracing, push, request_log, unsupported })
+    Ok(Observability { prometheus, tracing, push, request_log, profiling })
 }
 
 fn parse_endpoint(endpoint: &str) -> Result<Endpoint, ProbeError> {
@@ -119,10 +115,6 @@ mod tests {
         let log = |template: &str, probes| {
             let settings = Settings { template: template.into(), probes };
             Ok(Observability { request_log: Some(settings), ..Observability::default() })
-        };
-        let unsupported = |settings: &[&str]| {
-            let unsupported = settings.iter().map(ToString::to_string).collect();
-            Ok(Observability { unsupported, ..Observability::default() })
         };
         let traced = |tracing| Ok(Observability { tracing: Some(tracing), ..Observability::default() });
         let pushed = |push| Ok(Observability { push: Some(push), ..Observability::default() });
@@ -159,7 +151,11 @@ mod tests {
                     ..Export::default()
                 }),
             ),
-            (r#"{"runtime":{"profiling":"enabled"}}"#, unsupported(&["runtime.profiling=enabled"])),
+            (
+                r#"{"runtime":{"profiling":"enabled"}}"#,
+                Ok(Observability { profiling: true, ..Observability::default() }),
+            ),
+            (r#"{"runtime":{"profiling":"disabled"}}"#, off()),
         ] {
             assert_eq!(parse(text).map_err(|error| error.to_string()), expected, "{text}");
         }

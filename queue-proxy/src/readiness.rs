@@ -9,6 +9,8 @@
 pub mod check;
 mod definition;
 mod gate;
+mod https;
+mod redirect;
 
 pub use definition::{Action, Probe, ProbeError, Readiness};
 pub use gate::Gate;

@@ -17,6 +17,7 @@ use hyper::body::Body;
 use proxy::Peer;
 
 use crate::config::Identity;
+pub use template::TemplateError;
 use template::{Data, Template};
 use value::Value;
 use writer::Writer;
@@ -38,6 +39,24 @@ pub struct Settings {
     pub template: String,
     /// Whether probes are logged too.
     pub probes: bool,
+}
+
+/// The line that a template makes of a made-up request: to try a template before it is rolled out.
+pub fn sample(template: &str) -> Result<String, TemplateError> {
+    let template = Template::parse(template)?;
+    let identity = Identity { revision: "revision".into(), pod: "pod".into(), ..Identity::default() };
+    let log = Rc::new(RequestLog { template, probes: false, identity, writer: Writer::none() });
+    let mut request = Request::new(String::new());
+    let headers = request.headers_mut();
+    headers.insert(HOST, http::HeaderValue::from_static("app.example"));
+    headers.insert(
+        "traceparent",
+        http::HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    );
+    let peer = Peer::new(([127, 0, 0, 1], 1).into());
+    let mut entry = log.arrive(&request, &peer, false).ok_or_else(|| TemplateError::new("not logged"))?;
+    entry.answers(StatusCode::OK);
+    log.template.render(&*entry)
 }
 
 /// The log of a pod.
@@ -321,6 +340,12 @@ mod tests {
     }
 
     #[test]
+    fn a_template_can_be_tried() {
+        assert_eq!(sample("{{.Request.Host}} {{.Response.Code}}").unwrap(), "app.example 200");
+        assert!(sample("{{").is_err() && sample("{{.Nope}}").is_err());
+    }
+
+    #[test]
     fn trace_ids() {
         for (headers, id) in [
             (&[("traceparent", "00-abc-def-01"), ("x-b3-traceid", "b3")][..], "abc\n"),
@@ -331,6 +356,20 @@ mod tests {
         ] {
             assert_eq!(logged("{{.TraceID}}", false, false, headers), id);
         }
+    }
+
+    #[test]
+    fn an_answer_that_broke_is_a_500_without_size() {
+        let sink = Sink::default();
+        let template = Template::parse("{{.Response.Code}} {{.Response.Size}}").unwrap();
+        let log = RequestLog::to(template, false, &Identity::default(), sink.clone()).unwrap();
+        let peer = Peer::new("192.0.2.1:99".parse().unwrap());
+        let mut entry = log.arrive(&Request::new(Empty::<bytes::Bytes>::new()), &peer, false).unwrap();
+        entry.answers(StatusCode::OK);
+        entry.data(11);
+        entry.broken();
+        drop((entry, log));
+        assert_eq!(*sink.0.lock().unwrap(), b"500 0\n");
     }
 
     #[test]

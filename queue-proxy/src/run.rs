@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use hyper::service::service_fn;
 use proxy::accept::bind;
 use proxy::{Drain, ServerConfig, serve};
@@ -17,7 +18,10 @@ use crate::certificates::{Certificate, CertificateError};
 use crate::config::Config;
 use crate::handler::{HOP, handle};
 use crate::metrics::{self, Metrics};
+use crate::metrics_server::MetricsServerError;
+use crate::observability::Endpoint;
 use crate::otlp::Sending;
+use crate::profiling;
 use crate::side_ports::{self, Terminating};
 use crate::sidecar::{REPORT_PERIOD, Sidecar};
 
@@ -38,6 +42,12 @@ pub enum Error {
     /// The TLS port cannot be served.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The TLS port is none.
+    #[error("environment variable QUEUE_SERVING_TLS_PORT={0:?}: not a port number")]
+    TlsPort(String),
+    /// The user's metrics cannot be served as they are asked for.
+    #[error(transparent)]
+    MetricsServer(#[from] MetricsServerError),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -54,7 +64,8 @@ pub struct QueueProxy {
     secure: Option<(TcpListener, Certificate)>,
     admin: TcpListener,
     stats: TcpListener,
-    user_metrics: Option<TcpListener>,
+    user_metrics: Option<(TcpListener, Option<Certificate>)>,
+    profiling: Option<TcpListener>,
     addresses: Addresses,
 }
 
@@ -71,6 +82,8 @@ pub struct Addresses {
     pub stats: SocketAddr,
     /// The user's metrics.
     pub user_metrics: Option<SocketAddr>,
+    /// CPU profiles.
+    pub profiling: Option<SocketAddr>,
 }
 
 impl QueueProxy {
@@ -79,16 +92,20 @@ impl QueueProxy {
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let main = listen(config.bind_address, config.serving_port)?;
         let secure = match Certificate::find(&config.tls)? {
-            Some(certificate) => Some((listen(config.bind_address, certificate.port()?)?, certificate)),
+            Some(certificate) => {
+                let port = config.serving_tls_port.parse();
+                let port = port.map_err(|_| Error::TlsPort(config.serving_tls_port.clone()))?;
+                Some((listen(config.bind_address, port)?, certificate))
+            }
             None => None,
         };
         let admin = listen(config.bind_address, config.admin_port)?;
         let stats = listen(config.bind_address, config.stats_port)?;
         let user_metrics = config.observability.prometheus.as_ref().and_then(|endpoint| {
-            let address = endpoint.host.parse().ok().or(config.bind_address);
             // The user's metrics are not worth the user's requests.
-            listen(address, endpoint.port).inspect_err(|error| tracing::error!(%error, "no user metrics")).ok()
+            listen_for_metrics(endpoint, &config).inspect_err(|error| tracing::error!(%error, "no user metrics")).ok()
         });
+        let profiling = config.profiling_port.map(|port| listen(config.bind_address, port)).transpose()?;
         let address = |listener: &TcpListener| {
             listener.local_addr().map_err(|source| Error::Bind { address: any(config.serving_port), source })
         };
@@ -97,9 +114,10 @@ impl QueueProxy {
             serving_tls: secure.as_ref().map(|(listener, _)| address(listener)).transpose()?,
             admin: address(&admin)?,
             stats: address(&stats)?,
-            user_metrics: user_metrics.as_ref().map(address).transpose()?,
+            user_metrics: user_metrics.as_ref().map(|(listener, _)| address(listener)).transpose()?,
+            profiling: profiling.as_ref().map(address).transpose()?,
         };
-        Ok(Self { config, main, secure, admin, stats, user_metrics, addresses })
+        Ok(Self { config, main, secure, admin, stats, user_metrics, profiling, addresses })
     }
 
     /// Where it listens.
@@ -118,15 +136,17 @@ impl QueueProxy {
                 old_names: page.is_some() && self.config.old_metric_names,
             })?),
         };
-        if !self.config.observability.unsupported.is_empty() {
-            let settings = self.config.observability.unsupported.join(", ");
-            tracing::warn!(settings, "OBSERVABILITY_CONFIG asks for what this sidecar does not serve; nothing is sent");
-        }
         let sidecar = Sidecar::new(&self.config, metrics);
         let sending = Sending::start(&self.config, &sidecar);
         let terminating = Terminating::new(Cell::new(false));
         let side = Drain::default();
         serve_side_ports(self.admin, self.stats, self.user_metrics, &sidecar, &terminating, &side);
+        if let Some(listener) = self.profiling {
+            let config = ServerConfig { header_read_timeout: Duration::from_secs(15), ..ServerConfig::default() };
+            tokio::task::spawn_local(serve(listener, config, side.clone(), |_peer| {
+                service_fn(|request| profiling::answer(request).map(Ok::<_, Infallible>))
+            }));
+        }
         tokio::task::spawn_local(report(Rc::downgrade(&sidecar)));
 
         let main = serve_main(self.main, ServerConfig { hop: HOP, ..ServerConfig::default() }, &sidecar);
@@ -172,7 +192,7 @@ async fn serve_main(listener: TcpListener, config: ServerConfig, sidecar: &Rc<Si
 fn serve_side_ports(
     admin: TcpListener,
     stats: TcpListener,
-    user_metrics: Option<TcpListener>,
+    user_metrics: Option<(TcpListener, Option<Certificate>)>,
     sidecar: &Rc<Sidecar>,
     terminating: &Terminating,
     side: &Drain,
@@ -190,8 +210,12 @@ fn serve_side_ports(
             async move { Ok::<_, Infallible>(response) }
         })
     }));
-    if let Some(listener) = user_metrics {
-        let config = ServerConfig { header_read_timeout: Duration::from_secs(5), ..ServerConfig::default() };
+    if let Some((listener, certificate)) = user_metrics {
+        let tls = certificate.as_ref().map(Certificate::tls);
+        let config = ServerConfig { header_read_timeout: Duration::from_secs(5), tls, ..ServerConfig::default() };
+        if let Some(certificate) = certificate {
+            tokio::task::spawn_local(certificate.renew());
+        }
         let shared = Rc::clone(sidecar);
         tokio::task::spawn_local(serve(listener, config, side.clone(), move |_peer| {
             let sidecar = Rc::clone(&shared);
@@ -215,6 +239,12 @@ async fn report(sidecar: std::rc::Weak<Sidecar>) {
 
 fn any(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+fn listen_for_metrics(endpoint: &Endpoint, config: &Config) -> Result<(TcpListener, Option<Certificate>), Error> {
+    let certificate = config.metrics_server.tls.as_ref().map(Certificate::load).transpose()?;
+    let (address, port) = config.metrics_server.address(endpoint)?;
+    Ok((listen(address.or(config.bind_address), port)?, certificate))
 }
 
 /// Opens a port on one address, or on all of them (IPv4 only where IPv6 is missing).

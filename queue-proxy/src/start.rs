@@ -2,18 +2,19 @@
 
 use std::process::ExitCode;
 
-use tracing_subscriber::filter::LevelFilter;
-
-use crate::{Config, Error, QueueProxy};
+use crate::{Config, Error, QueueProxy, logging};
 
 /// Runs the sidecar as upstream's binary runs: configuration from the environment only. Used by this crate's binary
 /// and by `dormouse queue-proxy`.
 pub fn main_from_env() -> ExitCode {
     let config = match Config::from_env() {
         Ok(config) => config,
-        Err(error) => return fail(&error),
+        Err(error) => {
+            eprintln!("queue-proxy: {error}"); // there is no log yet
+            return ExitCode::FAILURE;
+        }
     };
-    start_logging(&config.log_level);
+    logging::start(&config.logging, &config.identity);
     match proxy::runtime::block_on(run(config)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error),
@@ -27,16 +28,7 @@ async fn run(config: Config) -> Result<(), Error> {
     QueueProxy::bind(config).await?.run(shutdown).await
 }
 
-/// JSON lines on stderr; a level that is none means info. Levels only: a filter language would cost a MiB of regex.
-fn start_logging(level: &str) {
-    let level = match level {
-        "dpanic" | "panic" | "fatal" => LevelFilter::ERROR,
-        other => other.parse().unwrap_or(LevelFilter::INFO),
-    };
-    let _ = tracing_subscriber::fmt().json().with_max_level(level).with_writer(std::io::stderr).try_init();
-}
-
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("queue-proxy: {error}");
+    tracing::error!(%error, "cannot run");
     ExitCode::FAILURE
 }

@@ -1,4 +1,5 @@
-//! Junk from outside: whatever bytes come, nothing panics, and the next caller is served.
+//! Junk from outside: whatever bytes come, nothing panics, and the next caller is served. `fuzz/` has the same
+//! properties for longer runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -6,12 +7,13 @@ mod support;
 use std::collections::HashMap;
 
 use api::stat::Stat;
-use http::Response;
+use http::{HeaderMap, HeaderValue, Response, Version};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as Runs, TestRunner};
 use prost::Message;
 use proxy::Body;
+use proxy::headers::Present;
 use queue_proxy::Config;
 use queue_proxy::readiness::Readiness;
 use support::{Pod, Raw, app, on_runtime};
@@ -42,6 +44,11 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
         Just("endpoint"),
         Just("enableRequestLog"),
         Just("requestLogTemplate"),
+        Just("encoderConfig"),
+        Just("levelEncoder"),
+        Just("sampling"),
+        Just("initial"),
+        Just("outputPaths"),
     ];
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -94,12 +101,55 @@ proptest! {
             ("CONTAINER_CONCURRENCY", "0"), ("QUEUE_SERVING_PORT", "0"), ("QUEUE_SERVING_TLS_PORT", ""),
             ("USER_PORT", "1"), ("REVISION_TIMEOUT_SECONDS", "300"), ("SERVING_NAMESPACE", ""),
             ("SERVING_CONFIGURATION", ""), ("SERVING_REVISION", ""), ("SERVING_POD", ""), ("SERVING_POD_IP", ""),
-            ("SERVING_LOGGING_CONFIG", ""), ("SERVING_LOGGING_LEVEL", ""), ("OBSERVABILITY_CONFIG", &text),
+            ("SERVING_LOGGING_CONFIG", &text), ("SERVING_LOGGING_LEVEL", &text), ("OBSERVABILITY_CONFIG", &text),
         ]);
         if let Err(error) = Config::from_lookup(|name| environment.get(name).map(ToString::to_string)) {
             prop_assert!(error.to_string().contains("OBSERVABILITY_CONFIG"), "{}", error);
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_template_or_an_error(text in "([a-zA-Z .|()\"`%\\\\-]|\\{\\{|\\}\\}|if |end|else|\\.Request\\.Header|js |printf |index |é){0,24}") {
+        let _ = queue_proxy::request_log::sample(&text);
+    }
+
+    #[test]
+    fn what_ends_here_does_not_go_on(lines in proptest::collection::vec((header_name(), "[ -~]{0,24}"), 0..8)) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name, HeaderValue::try_from(value).unwrap());
+        }
+        let present = Present::of(&headers);
+        let _ = queue_proxy::probe::classify(&headers, present);
+        let _ = proxy::headers::check(Version::HTTP_11, &headers, false);
+        queue_proxy::forwarded::add(&mut headers, present);
+        let upgrade = proxy::headers::upgrade_token(&headers).is_some();
+        proxy::headers::remove_hop_by_hop(&mut headers, present);
+        prop_assert!(!headers.contains_key("transfer-encoding"));
+        prop_assert!(upgrade || !headers.contains_key("connection"));
+        proxy::headers::append_forwarded_for(&mut headers, present, &HeaderValue::from_static("192.0.2.1"));
+        prop_assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+    }
+}
+
+fn header_name() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        Just("connection"),
+        Just("upgrade"),
+        Just("transfer-encoding"),
+        Just("te"),
+        Just("host"),
+        Just("forwarded"),
+        Just("x-forwarded-for"),
+        Just("x-forwarded-proto"),
+        Just("user-agent"),
+        Just("k-network-probe"),
+        Just("k-network-hash"),
+        Just("dormouse-hold"),
+        Just("x-a"),
+    ]
 }
 
 /// A good request with some bytes replaced, inserted or cut.

@@ -53,6 +53,19 @@ fn a_port_in_use_ends_it() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("cannot listen on 127.77.12.1:"));
 }
 
+#[test]
+fn it_logs_in_the_keys_and_to_the_stream_of_a_zap_configuration() {
+    let taken = std::net::TcpListener::bind("127.77.12.4:0").unwrap();
+    let mut command = sidecar(taken.local_addr().unwrap().port(), "127.77.12.4");
+    let zap = r#"{"level":"info","outputPaths":["stdout"],"encoderConfig":{"messageKey":"msg","levelKey":"lvl","levelEncoder":""}}"#;
+    let output = command.env("SERVING_LOGGING_CONFIG", zap).stdout(Stdio::piped()).output().unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&line["lvl"], &line["logger"]), (&"error".into(), &"queueproxy".into()), "{line}");
+    assert_eq!((&line["knative.dev/key"], &line["knative.dev/pod"]), (&"ns/rev".into(), &"pod1".into()), "{line}");
+    assert!(line["error"].as_str().unwrap().starts_with("cannot listen on 127.77.12.4:"), "{line}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
 fn answer(child: &mut Child, address: &str) -> String {
     loop {
         assert!(child.try_wait().unwrap().is_none(), "ended early");
@@ -74,6 +87,33 @@ fn it_serves_and_a_signal_ends_it_cleanly() {
     let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_whichever_the_two_are() {
+    for (n, signals) in [["-TERM", "-TERM"], ["-INT", "-TERM"]].into_iter().enumerate() {
+        let address = format!("127.77.12.{}", 10 + n);
+        // The quiet period would hold it up for half a minute.
+        let mut child = sidecar(8012, &address).env("DORMOUSE_DRAIN_QUIET_MS", "30000").spawn().unwrap();
+        assert!(answer(&mut child, &format!("{address}:8012")).ends_with("queue"));
+        let signal = |signal: &str| {
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        };
+        signal(signals[0]);
+        let probe =
+            "GET / HTTP/1.1\r\nHost: a\r\nK-Network-Probe: probe\r\nK-Network-Hash: x\r\nConnection: close\r\n\r\n";
+        let mut refused = String::new();
+        while !refused.starts_with("HTTP/1.1 503 ") {
+            let mut stream = TcpStream::connect(format!("{address}:8012")).unwrap();
+            stream.write_all(probe.as_bytes()).unwrap();
+            refused.clear();
+            stream.read_to_string(&mut refused).unwrap();
+        }
+        assert!(refused.ends_with("shutting down\n"), "{refused}");
+        signal(signals[1]);
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
 }
 
 #[test]

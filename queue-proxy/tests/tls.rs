@@ -30,9 +30,14 @@ fn mount(folder: &Path, (chain, key): (&str, &str)) {
     std::fs::write(folder.join("tls.key"), key).unwrap();
 }
 
+fn certificates(config: &mut queue_proxy::Config, folder: &Path) {
+    config.tls.chain = folder.join("tls.crt");
+    config.tls.key = folder.join("tls.key");
+}
+
 async fn pod(folder: &Path, app: SocketAddr) -> (Pod, SocketAddr) {
     let mut config = config(app);
-    config.tls.folder = folder.into();
+    certificates(&mut config, folder);
     config.tls.reload = Duration::from_millis(20);
     let pod = Pod::start(config).await;
     let at = pod.at.serving_tls.expect("no TLS port");
@@ -119,7 +124,7 @@ fn old_versions_only_if_allowed() {
         assert!(connect(at, FIRST.0, &[], &version::TLS12).await.is_err());
 
         let mut config = config(app(hello));
-        config.tls.folder = folder.path().into();
+        certificates(&mut config, folder.path());
         config.tls.options.min_version = "1.2".into();
         let pod = Pod::start(config).await;
         connect(pod.at.serving_tls.unwrap(), FIRST.0, &[], &version::TLS12).await.unwrap();
@@ -144,7 +149,7 @@ fn without_files_there_is_no_port() {
     on_runtime(async {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(app(hello));
-        config.tls.folder = folder.path().into();
+        certificates(&mut config, folder.path());
         assert_eq!(Pod::start(config).await.at.serving_tls, None);
     });
 }

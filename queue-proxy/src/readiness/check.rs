@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION, TE, USER_AGENT,
 };
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -15,9 +15,12 @@ use hyper_util::rt::TokioIo;
 use prost::Message;
 use proxy::Body;
 use proxy::runtime::LocalExecutor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::definition::{Action, HttpGet, Probe};
+use super::https;
+use super::redirect::{self, Place};
 
 /// Why the app is not ready.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +37,8 @@ pub enum NotReady {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// The probe says nothing to do.
-    #[error("probe without an action")]
+    /// The probe says nothing that could be done from here.
+    #[error("no httpGet, tcpSocket or grpc in the probe (exec is the kubelet's)")]
     NoAction,
 }
 
@@ -74,25 +77,21 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, NotReady> {
 }
 
 async fn http(get: &HttpGet) -> Result<(), NotReady> {
-    if get.tls {
-        // The kubelet does not verify certificates either; that the port answers is what can be said without TLS.
-        return connect(&get.host, get.port).await.map(drop);
-    }
-    let h2_is_ready =
-        get.auto_detect && matches!(send(get, &get.path, true).await, Ok(response) if ready(response.status()));
-    if h2_is_ready {
+    let mut place = Place { tls: get.tls, host: get.host.clone(), port: get.port, path: get.path.clone() };
+    // Over TLS the two sides agree on h2 themselves.
+    let try_h2 = get.auto_detect && !get.tls;
+    if try_h2 && matches!(send(get, &place, true).await, Ok(response) if ready(response.status())) {
         return Ok(());
     }
-    let mut path = get.path.clone();
     for _ in 0..=MAX_REDIRECTS {
-        let response = send(get, &path, false).await?;
+        let response = send(get, &place, false).await?;
         let status = response.status();
         if !ready(status) {
             return Err(NotReady::Answer(format!("HTTP probe did not respond Ready, got status code: {status}")));
         }
-        match local_redirect(&response) {
-            Some(next) => path = next,
-            None => return Ok(()), // also a redirect to elsewhere, as with the kubelet
+        match location(&response).and_then(|location| redirect::follow(&place, location)) {
+            Some(next) => place = next,
+            None => return Ok(()),
         }
     }
     Err(NotReady::Answer(format!("stopped after {MAX_REDIRECTS} redirects")))
@@ -102,44 +101,59 @@ fn ready(status: StatusCode) -> bool {
     (200..400).contains(&status.as_u16())
 }
 
-fn local_redirect(response: &Response<Incoming>) -> Option<String> {
-    if !response.status().is_redirection() {
-        return None;
-    }
-    let location = response.headers().get(LOCATION)?.to_str().ok()?;
-    (location.starts_with('/') && !location.starts_with("//")).then(|| location.to_string())
+fn location(response: &Response<Incoming>) -> Option<&str> {
+    let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    redirects.then(|| response.headers().get(LOCATION)?.to_str().ok()).flatten()
 }
 
-async fn send(get: &HttpGet, path: &str, h2: bool) -> Result<Response<Incoming>, NotReady> {
-    let stream = connect(&get.host, get.port).await?;
-    let authority = format!("{}:{}", get.host, get.port);
+async fn send(get: &HttpGet, place: &Place, h2: bool) -> Result<Response<Incoming>, NotReady> {
+    let stream = connect(&place.host, place.port).await?;
+    if place.tls {
+        let (stream, h2) = https::handshake(stream, &place.host).await?;
+        return exchange(stream, request(get, place, h2)?).await;
+    }
+    exchange(stream, request(get, place, h2)?).await
+}
+
+/// The question, in the form of the protocol that carries it.
+fn request(get: &HttpGet, place: &Place, h2: bool) -> Result<Request<Body>, NotReady> {
     let malformed = |error: &dyn std::fmt::Display| NotReady::Answer(format!("probe request: {error}"));
-    let uri = if h2 { format!("http://{authority}{path}") } else { path.to_string() };
+    let mut headers = HeaderMap::new();
+    for (name, value) in &get.headers {
+        let name = HeaderName::try_from(name).map_err(|error| malformed(&error))?;
+        headers.append(name, HeaderValue::try_from(value).map_err(|error| malformed(&error))?);
+    }
+    let bracketed = if place.host.contains(':') { format!("[{}]", place.host) } else { place.host.clone() };
+    let authority = format!("{bracketed}:{}", place.port);
+    let asked = headers.remove(HOST).filter(|host| !host.is_empty());
+    let host = asked.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(&authority);
+    let scheme = if place.tls { "https" } else { "http" };
+    let uri = if h2 { format!("{scheme}://{host}{}", place.path) } else { place.path.clone() };
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+    headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("gzip"));
+    if !h2 {
+        headers.insert(HOST, HeaderValue::try_from(host).map_err(|error| malformed(&error))?);
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let mut request = Request::builder()
         .method(Method::GET)
         .uri(uri)
         .version(if h2 { Version::HTTP_2 } else { Version::HTTP_11 })
         .body(Body::empty())
         .map_err(|error| malformed(&error))?;
-    let headers = request.headers_mut();
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-    for (name, value) in &get.headers {
-        let name = HeaderName::try_from(name).map_err(|error| malformed(&error))?;
-        let value = HeaderValue::try_from(value).map_err(|error| malformed(&error))?;
-        if !(h2 && name == HOST) {
-            headers.insert(name, value);
-        }
-    }
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+async fn exchange<S>(stream: S, request: Request<Body>) -> Result<Response<Incoming>, NotReady>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let io = TokioIo::new(stream);
-    if h2 {
+    if request.version() == Version::HTTP_2 {
         let (mut sender, connection) = http2::Builder::new(LocalExecutor).handshake(io).await?;
         tokio::task::spawn_local(connection);
         return Ok(sender.send_request(request).await?);
-    }
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    if !headers.contains_key(HOST) {
-        headers.insert(HOST, HeaderValue::try_from(authority).map_err(|error| malformed(&error))?);
     }
     let (mut sender, connection) = http1::Builder::new().title_case_headers(true).handshake(io).await?;
     tokio::task::spawn_local(connection);

@@ -43,7 +43,7 @@ pub enum Action {
         /// Service name, may be empty.
         service: String,
     },
-    /// A probe that says nothing to do: never ready.
+    /// Nothing that the sidecar could do (an exec, or nothing at all): never ready.
     None,
 }
 
@@ -79,7 +79,8 @@ pub enum ProbeError {
 const AGGRESSIVE_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Readiness {
-    /// Reads the variable. Empty, `null`, `[]` and exec entries (the kubelet runs those) ask for nothing.
+    /// Reads the variable. Empty, `null` and `[]` ask for nothing, nor does a `null` in a list: a container without a
+    /// probe. Inside a probe `null` is as good as absent.
     pub fn parse(text: &str, auto_detect: bool) -> Result<Self, ProbeError> {
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -90,12 +91,7 @@ impl Readiness {
             list @ Value::Array(_) => serde_json::from_value(list).map_err(json)?,
             one => vec![Some(serde_json::from_value(one).map_err(json)?)],
         };
-        let probes = entries
-            .into_iter()
-            .flatten()
-            .filter(|raw| raw.exec.is_none())
-            .map(|raw| raw.into_probe(auto_detect))
-            .collect::<Result<_, _>>()?;
+        let probes = entries.into_iter().flatten().map(|raw| raw.into_probe(auto_detect)).collect::<Result<_, _>>()?;
         Ok(Self { probes })
     }
 }
@@ -106,39 +102,38 @@ struct RawProbe {
     http_get: Option<RawHttp>,
     tcp_socket: Option<RawTcp>,
     grpc: Option<RawGrpc>,
-    exec: Option<Value>,
-    #[serde(default)]
-    period_seconds: i64,
-    #[serde(default)]
-    timeout_seconds: i64,
-    #[serde(default)]
-    success_threshold: i64,
+    period_seconds: Option<i64>,
+    timeout_seconds: Option<i64>,
+    success_threshold: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
 struct RawHttp {
     host: Option<String>,
+    #[serde(default)]
     port: Value,
     path: Option<String>,
     scheme: Option<String>,
-    #[serde(rename = "httpHeaders", default)]
-    headers: Option<Vec<RawHeader>>,
+    #[serde(rename = "httpHeaders")]
+    headers: Option<Vec<Option<RawHeader>>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct RawHeader {
-    name: String,
-    value: String,
+    name: Option<String>,
+    value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct RawTcp {
     host: Option<String>,
+    #[serde(default)]
     port: Value,
 }
 
 #[derive(Debug, Deserialize)]
 struct RawGrpc {
+    #[serde(default)]
     port: Value,
     service: Option<String>,
 }
@@ -153,7 +148,7 @@ impl RawProbe {
                 port: port(&http.port)?,
                 path: if path.starts_with('/') { path } else { format!("/{path}") },
                 tls: http.scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
-                headers: http.headers.unwrap_or_default().into_iter().map(|line| (line.name, line.value)).collect(),
+                headers: headers(http.headers.unwrap_or_default()),
                 auto_detect,
             })
         } else if let Some(tcp) = self.tcp_socket {
@@ -163,9 +158,10 @@ impl RawProbe {
         } else {
             Action::None
         };
-        let aggressive = self.period_seconds <= 0;
-        let threshold = u32::try_from(self.success_threshold.clamp(1, 1000)).unwrap_or(1);
-        let timeout = Duration::from_secs(u64::try_from(self.timeout_seconds.clamp(1, 3600)).unwrap_or(1));
+        let aggressive = self.period_seconds.unwrap_or(0) <= 0;
+        let threshold = u32::try_from(self.success_threshold.unwrap_or(1).clamp(1, 1000)).unwrap_or(1);
+        let timeout = self.timeout_seconds.unwrap_or(1).clamp(1, 3600);
+        let timeout = Duration::from_secs(u64::try_from(timeout).unwrap_or(1));
         Ok(Probe {
             action,
             timeout: if aggressive { AGGRESSIVE_TIMEOUT } else { timeout },
@@ -174,9 +170,15 @@ impl RawProbe {
     }
 }
 
-/// Ports are numbers; a numeric string is taken as well. Names were resolved by the controller.
+fn headers(lines: Vec<Option<RawHeader>>) -> Vec<(String, String)> {
+    lines.into_iter().flatten().filter_map(|line| Some((line.name?, line.value.unwrap_or_default()))).collect()
+}
+
+/// Ports are numbers; a numeric string is taken as well. Names were resolved by the controller. None at all is 0, to
+/// which no connection can be made.
 fn port(value: &Value) -> Result<u16, ProbeError> {
     let number = match value {
+        Value::Null => Some(0),
         Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
         Value::String(text) => text.parse().ok(),
         _ => None,
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn nothing_to_check_in_all_its_spellings() {
-        for text in ["", " ", "null", "[]", "[null]", "[null,null]", r#"{"exec":{"command":["x"]}}"#] {
+        for text in ["", " ", "null", "[]", "[null]", "[null,null]"] {
             assert_eq!(Readiness::parse(text, false).unwrap().probes, [], "{text}");
         }
     }
@@ -220,7 +222,23 @@ mod tests {
         let text = r#"[{"grpc":{"port":1,"service":"s"}},null,{"tcpSocket":{"port":2}},{"exec":{}},{}]"#;
         let actions: Vec<_> = Readiness::parse(text, false).unwrap().probes.into_iter().map(|p| p.action).collect();
         let grpc = Action::Grpc { port: 1, service: "s".into() };
-        assert_eq!(actions, [grpc, Action::Tcp { host: "127.0.0.1".into(), port: 2 }, Action::None]);
+        assert_eq!(actions, [grpc, Action::Tcp { host: "127.0.0.1".into(), port: 2 }, Action::None, Action::None]);
+    }
+
+    #[test]
+    fn nulls_are_as_good_as_absent() {
+        let text = r#"{"httpGet":{"port":null,"host":null,"path":null,"scheme":null,"httpHeaders":[null,{"name":null},
+            {"name":"A","value":null}]},"tcpSocket":null,"grpc":null,"exec":null,"periodSeconds":null,
+            "timeoutSeconds":null,"successThreshold":null,"initialDelaySeconds":null,"failureThreshold":null}"#;
+        let probe = Readiness::parse(text, false).unwrap().probes.remove(0);
+        let Action::Http(http) = probe.action else { panic!("not http") };
+        assert_eq!((http.host.as_str(), http.port, http.path.as_str(), http.tls), ("127.0.0.1", 0, "/", false));
+        assert_eq!(http.headers, [("A".to_string(), String::new())]);
+        assert_eq!((probe.aggressive, probe.timeout), (Some(1), AGGRESSIVE_TIMEOUT));
+        for kind in ["tcpSocket", "grpc"] {
+            let probe = Readiness::parse(&format!(r#"{{"{kind}":{{"port":null}}}}"#), false).unwrap().probes.remove(0);
+            assert!(matches!(probe.action, Action::Tcp { port: 0, .. } | Action::Grpc { port: 0, .. }), "{probe:?}");
+        }
     }
 
     #[test]

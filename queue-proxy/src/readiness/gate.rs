@@ -31,6 +31,8 @@ struct Watched {
     probe: Probe,
     /// Successes in a row of an aggressive probe; lives on over questions, so that later ones need one success only.
     in_a_row: Cell<u32>,
+    /// Why the last attempt of a probe that is not aggressive failed, if it did.
+    said: RefCell<Option<String>>,
 }
 
 impl std::fmt::Debug for Gate {
@@ -42,7 +44,8 @@ impl std::fmt::Debug for Gate {
 impl Gate {
     /// A gate for a definition.
     pub fn new(readiness: Readiness) -> Self {
-        let probes = readiness.probes.into_iter().map(|probe| Watched { probe, in_a_row: Cell::new(0) }).collect();
+        let watched = |probe| Watched { probe, in_a_row: Cell::new(0), said: RefCell::default() };
+        let probes = readiness.probes.into_iter().map(watched).collect();
         Self { inner: Rc::new(Inner { probes, running: RefCell::default() }) }
     }
 
@@ -82,18 +85,18 @@ impl Inner {
 
 impl Watched {
     async fn check(&self) -> bool {
-        let Some(threshold) = self.probe.aggressive else {
-            return match attempt(&self.probe).await {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::debug!(%error, "readiness probe failed");
-                    false
-                }
-            };
+        // What cannot be done does not come true by repeating.
+        let Some(threshold) = self.probe.aggressive.filter(|_| self.probe.action != Action::None) else {
+            let failure = attempt(&self.probe).await.err().map(|error| error.to_string());
+            let passed = failure.is_none();
+            // Each reason once: the kubelet sees a bare 503 and asks again and again.
+            if self.said.replace(failure.clone()) != failure
+                && let Some(error) = failure
+            {
+                tracing::info!(error, "readiness probe failed");
+            }
+            return passed;
         };
-        if self.probe.action == Action::None {
-            return false;
-        }
         let started = Instant::now();
         let (mut failures, mut last): (u32, Option<NotReady>) = (0, None);
         let until_enough = async {

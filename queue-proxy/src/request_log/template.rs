@@ -14,7 +14,13 @@ pub(super) struct Template(Vec<Node>);
 /// Why a text is no template, or why it cannot be filled in.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
-pub(super) struct TemplateError(String);
+pub struct TemplateError(String);
+
+impl TemplateError {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+}
 
 fn error<T>(text: impl Into<String>) -> Result<T, TemplateError> {
     Err(TemplateError(text.into()))

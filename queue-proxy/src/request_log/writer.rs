@@ -35,6 +35,11 @@ impl Writer {
         Ok(Self { lines: Some(lines), lost, done })
     }
 
+    /// One that writes nothing.
+    pub(super) fn none() -> Self {
+        Self { lines: None, lost: Arc::default(), done: channel().1 }
+    }
+
     pub(crate) fn line(&self, line: String) {
         if self.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_err()) {
             self.lost.fetch_add(1, Ordering::Relaxed);

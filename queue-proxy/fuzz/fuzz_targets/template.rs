@@ -1,0 +1,8 @@
+//! Any text is a template of the request log or an error, when it is read and when it is filled in.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let _ = queue_proxy::request_log::sample(text);
+});
