@@ -4,11 +4,12 @@ use super::entry::Entry;
 use crate::{plot, report::Subject};
 
 /// Metrics in the order of the table.
-const METRICS: [&str; 23] = [
+const METRICS: [&str; 24] = [
     "cpu_us_per_request",
     "cpu_user_us_per_request",
     "cpu_system_us_per_request",
     "requests_per_second",
+    "lines_per_request",
     "p50_us",
     "p99_us",
     "p50_1conn_us",
