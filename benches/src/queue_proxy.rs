@@ -31,6 +31,9 @@ use crate::{
     report::Report,
 };
 
+/// Connections that every program is told to have room for, beside those of a step that opens many.
+const ROOM: usize = 250;
+
 /// What to measure; every run starts each subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Step {
@@ -188,7 +191,7 @@ impl Bench {
     async fn again(&self, entry: &mut Entry, protocol: Protocol, connections: usize) -> anyhow::Result<()> {
         entry.running = None;
         let Some(peer) = &entry.peer else { return Ok(()) };
-        entry.running = Some(peer.start(self.behind(entry), protocol, connections + 1_000, self.cores).await?);
+        entry.running = Some(peer.start(self.behind(entry), protocol, connections + ROOM, self.cores).await?);
         Ok(())
     }
 
