@@ -94,7 +94,7 @@ pub(crate) fn run(quick: bool, only: &[String], steps: &[Step]) -> anyhow::Resul
     }));
     entries.retain(|entry| entry.gone.is_none());
     let plots = vec![("queue-proxy.svg".to_owned(), table::plot(&entries))];
-    Ok(Report { bench: "queue-proxy", subjects: table::subjects(&entries), notes, plots })
+    Ok(Report { bench: "queue-proxy", subjects: table::subjects(&entries), notes, plots, passes: table::PASSES })
 }
 
 impl Bench {

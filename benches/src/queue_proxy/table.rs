@@ -31,6 +31,9 @@ const METRICS: [&str; 24] = [
     "quota25m_requests_per_second",
 ];
 
+/// What stands before the metrics of our further passes, and what their columns are called.
+pub(super) const PASSES: &[(&str, &str)] = &[("full_", "limit, metrics"), ("log_", "limit, metrics, log")];
+
 /// CPU per request over that of these, and what the ratio is called.
 const RATIOS: [(&str, &str); 2] = [("relay", "cpu_ratio_to_relay"), ("haproxy", "cpu_ratio_to_haproxy")];
 
