@@ -99,6 +99,7 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
             "own: the whole wake-up less `ready`, in which the pod's processes start up".to_owned(),
         ],
         plots: vec![("cold-start.svg".to_owned(), plot)],
+        passes: &[],
     })
 }
 

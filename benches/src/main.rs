@@ -32,6 +32,9 @@ struct Cli {
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
+    /// The table as `benches/README.md` has it.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// queue-proxy: these subjects only, such as `dormouse,relay,haproxy`; `full` and `log` are further passes of ours.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -60,7 +63,7 @@ fn main() -> anyhow::Result<()> {
     if cli.json {
         print!("{}", report.to_json_lines());
     } else {
-        print!("{}", report.to_table());
+        print!("{}", if cli.markdown { report.to_markdown() } else { report.to_table() });
         if !cli.quick && cli.only.is_empty() && cli.steps.is_empty() {
             for path in report.write_plots()? {
                 println!("plot: {}", path.display());

@@ -56,3 +56,21 @@ impl Namespace {
         made
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_here_is_free_there() {
+        // Only root can make one.
+        let Ok(namespace) = Namespace::new() else { return };
+        let here = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = here.local_addr().unwrap();
+        assert!(TcpListener::bind(address).is_err());
+        let there = namespace.within(|| TcpListener::bind(address)).unwrap();
+        assert_eq!(there.local_addr().unwrap(), address);
+    }
+}

@@ -17,7 +17,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -163,12 +162,9 @@ impl Peer {
         let mut child = cores
             .on_proxy_core(|| namespace.within(|| command.spawn()))
             .with_context(|| format!("cannot run {}", self.program.display()))?;
-        if let Some(mut lines) = child.stdout.take() {
-            // Ends with the program.
-            thread::spawn(move || io::copy(&mut lines, &mut io::sink()));
-        }
+        let lines = child.stdout.take().map(running::count_lines);
         let target = Target { address: listen, namespace };
-        let mut running = Running::new(child, target, folder, self.kind);
+        let mut running = Running::new(child, target, folder, lines, self.kind);
         while begun.elapsed() < Duration::from_secs(10) {
             if answers(&running.target, protocol).await {
                 running.first_answer = begun.elapsed();

@@ -79,3 +79,23 @@ fn sweep(root: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_gone_when_dropped_and_its_processes_live_on() {
+        // Only root can make one.
+        let Ok(quota) = Quota::new(500) else { return };
+        let folder = quota.folder.clone();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        quota.hold(child.id()).unwrap();
+        assert!(folder.exists());
+        drop(quota);
+        assert!(!folder.exists());
+        assert_eq!(child.try_wait().unwrap(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

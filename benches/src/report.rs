@@ -13,6 +13,8 @@ pub(crate) struct Report {
     pub(crate) notes: Vec<String>,
     /// File name and SVG text.
     pub(crate) plots: Vec<(String, String)>,
+    /// What stands before the metrics of further passes of a subject, and the heading of their column.
+    pub(crate) passes: &'static [(&'static str, &'static str)],
 }
 
 /// The figures of ours or of one peer. Each metric has its unit in its name.
@@ -61,6 +63,49 @@ impl Report {
         }
         for note in &self.notes {
             let _ = writeln!(out, "note: {note}");
+        }
+        out
+    }
+
+    /// The table of `benches/README.md`: each further pass is a column of its own.
+    pub(crate) fn to_markdown(&self) -> String {
+        let pass_of =
+            |name: &str| self.passes.iter().map(|(prefix, _)| *prefix).find(|prefix| name.starts_with(prefix));
+        let mut rows: Vec<&str> = Vec::new();
+        let mut columns: Vec<(&str, Vec<(&str, f64)>)> = Vec::new();
+        for subject in &self.subjects {
+            let headings = [("", subject.name)].into_iter().chain(self.passes.iter().copied());
+            for (prefix, heading) in headings {
+                let of_pass = |name: &&(String, f64)| pass_of(&name.0).unwrap_or_default() == prefix;
+                let values: Vec<(&str, f64)> = subject
+                    .metrics
+                    .iter()
+                    .filter(of_pass)
+                    .map(|(name, value)| (&name[prefix.len()..], *value))
+                    .collect();
+                for (name, _) in &values {
+                    if !rows.contains(name) {
+                        rows.push(name);
+                    }
+                }
+                if !values.is_empty() {
+                    columns.push((heading, values));
+                }
+            }
+        }
+        let headings: String = columns.iter().map(|(heading, _)| format!(" {heading} |")).collect();
+        let mut out = format!("| metric |{headings}\n| --- |{}\n", " ---: |".repeat(columns.len()));
+        for row in rows {
+            let _ = write!(out, "| `{row}` |");
+            for (_, values) in &columns {
+                let value = values.iter().find(|(name, _)| *name == row);
+                let text = value.map_or_else(|| "–".to_owned(), |(_, value)| number(*value).to_string());
+                let _ = write!(out, " {text} |");
+            }
+            out.push('\n');
+        }
+        if !self.notes.is_empty() {
+            let _ = writeln!(out, "\n{}.", self.notes.join("; "));
         }
         out
     }
@@ -163,10 +208,34 @@ mod tests {
             }],
             notes: Vec::new(),
             plots: Vec::new(),
+            passes: &[],
         };
         assert_eq!(
             report.to_json_lines(),
             "{\"bench\":\"b\",\"n\":3,\"p50_us\":11.3,\"r\":1.23,\"subject\":\"dormouse\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_further_pass_is_a_column_of_its_own() {
+        let subject = |name, metrics: &[(&str, f64)]| Subject {
+            name,
+            metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+        };
+        let report = Report {
+            bench: "b",
+            subjects: vec![
+                subject("dormouse", &[("a", 1.0), ("full_a", 2.0)]),
+                subject("relay", &[("a", 3.0), ("b", 4.5)]),
+            ],
+            notes: Vec::new(),
+            plots: Vec::new(),
+            passes: &[("full_", "with limit")],
+        };
+        assert_eq!(
+            report.to_markdown(),
+            "| metric | dormouse | with limit | relay |\n| --- | ---: | ---: | ---: |\n\
+             | `a` | 1 | 2 | 3 |\n| `b` | – | – | 4.5 |\n"
         );
     }
 }

@@ -1,8 +1,12 @@
 //! A program under test while it runs.
 
 use std::{
-    io,
-    process::Child,
+    io::{self, Read},
+    process::{Child, ChildStdout},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -22,16 +26,24 @@ pub(crate) struct Running {
     pub(crate) target: Target,
     /// From its start to the end of its first answer.
     pub(crate) first_answer: Duration,
+    /// What it has logged, where that is read.
+    lines: Option<Arc<AtomicU64>>,
     /// What it is stopped by.
     signal: Signal,
     _folder: TempDir,
 }
 
 impl Running {
-    pub(super) fn new(child: Child, target: Target, folder: TempDir, kind: Kind) -> Self {
+    pub(super) fn new(
+        child: Child,
+        target: Target,
+        folder: TempDir,
+        lines: Option<Arc<AtomicU64>>,
+        kind: Kind,
+    ) -> Self {
         // A queue-proxy as upstream's drains for half a minute when it is asked to end.
         let signal = if kind == Kind::Upstream { Signal::KILL } else { Signal::TERM };
-        Self { child, target, first_answer: Duration::ZERO, signal, _folder: folder }
+        Self { child, target, first_answer: Duration::ZERO, lines, signal, _folder: folder }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -47,6 +59,11 @@ impl Running {
         process::family(self.pid()).iter().map(|p| p.pid).collect()
     }
 
+    /// Lines of its log so far; `None` where nobody reads them.
+    pub(crate) fn lines(&self) -> Option<u64> {
+        self.lines.as_ref().map(|lines| lines.load(Ordering::Relaxed))
+    }
+
     /// Memory of the program and its children.
     pub(crate) fn rss_kib(&self) -> f64 {
         process::family(self.pid()).iter().map(|p| p.rss_kib as f64).sum()
@@ -56,6 +73,20 @@ impl Running {
     pub(crate) fn cpu(&self) -> CpuTime {
         process::family(self.pid()).iter().map(|p| p.cpu).sum()
     }
+}
+
+/// Reads a log as whoever collects logs would, and forgets all but the number of its lines. Ends with the program.
+pub(super) fn count_lines(mut log: ChildStdout) -> Arc<AtomicU64> {
+    let lines = Arc::<AtomicU64>::default();
+    let count = Arc::clone(&lines);
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(n @ 1..) = log.read(&mut buffer) {
+            let ends = buffer[..n].split(|byte| *byte == b'\n').count() - 1;
+            count.fetch_add(ends as u64, Ordering::Relaxed);
+        }
+    });
+    lines
 }
 
 impl Drop for Running {

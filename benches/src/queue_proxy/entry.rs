@@ -43,6 +43,11 @@ impl Entry {
         self.running.as_ref().map(Running::cpu)
     }
 
+    /// Lines logged so far; `None` where there is no log to read.
+    pub(super) fn lines(&self) -> Option<u64> {
+        self.running.as_ref().and_then(Running::lines)
+    }
+
     pub(super) fn median(&self, metric: &str) -> Option<f64> {
         self.samples.get(metric).map(|samples| quantile(samples, 0.5))
     }

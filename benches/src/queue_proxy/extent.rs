@@ -27,8 +27,8 @@ pub(super) struct Extent {
 impl Extent {
     pub(super) fn new(quick: bool, file_limit: u64) -> Self {
         let ms = Duration::from_millis;
-        // This process holds both ends of what goes through the relay.
-        let most = (file_limit / 4 / 1000 * 1000).max(200) as usize;
+        // This process holds both ends of what goes through the relay, and HAProxy wants room for both.
+        let most = (file_limit.saturating_sub(2_500) / 2 / 1000 * 1000).max(200) as usize;
         if quick {
             Self {
                 starts: 3,
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn connections_stay_within_the_limit_of_files() {
         assert_eq!(Extent::new(true, 20_000).idle_connections, 1_000);
-        assert_eq!(Extent::new(false, 20_000).idle_connections, 5_000);
+        assert_eq!(Extent::new(false, 20_000).idle_connections, 8_000);
         assert_eq!(Extent::new(false, 1 << 20).idle_connections, 10_000);
         assert_eq!(Extent::new(false, 1024).idle_connections, 200);
     }

@@ -23,7 +23,7 @@ impl Bench {
         let target = self.target(entry, Protocol::Http1)?;
         let asked = Request::Tiny.bytes();
         let clients = connections(&target, CONNECTIONS).await?;
-        let before = entry.cpu();
+        let (before, lines) = (entry.cpu(), entry.lines());
         let (done, clients) = load::closed_loop(clients, asked.clone(), self.extent.closed).await?;
         if let (Some(before), Some(after)) = (before, entry.cpu()) {
             let spent = after.since(before);
@@ -33,6 +33,9 @@ impl Bench {
             entry.add("cpu_system_us_per_request", each(spent.us() - spent.user_us()));
         }
         entry.add("requests_per_second", done.requests as f64 / done.seconds);
+        if let (Some(before), Some(after)) = (lines, entry.lines()) {
+            entry.add("lines_per_request", (after - before) as f64 / done.requests as f64);
+        }
         if let Some(rss) = entry.running.as_ref().map(Running::rss_kib) {
             entry.add("rss_load_kib", rss);
         }

@@ -4,11 +4,12 @@ use super::entry::Entry;
 use crate::{plot, report::Subject};
 
 /// Metrics in the order of the table.
-const METRICS: [&str; 23] = [
+const METRICS: [&str; 24] = [
     "cpu_us_per_request",
     "cpu_user_us_per_request",
     "cpu_system_us_per_request",
     "requests_per_second",
+    "lines_per_request",
     "p50_us",
     "p99_us",
     "p50_1conn_us",
@@ -29,6 +30,9 @@ const METRICS: [&str; 23] = [
     "h2_p99_us",
     "quota25m_requests_per_second",
 ];
+
+/// What stands before the metrics of our further passes, and what their columns are called.
+pub(super) const PASSES: &[(&str, &str)] = &[("full_", "limit, metrics"), ("log_", "limit, metrics, log")];
 
 /// CPU per request over that of these, and what the ratio is called.
 const RATIOS: [(&str, &str); 2] = [("relay", "cpu_ratio_to_relay"), ("haproxy", "cpu_ratio_to_haproxy")];
