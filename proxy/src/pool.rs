@@ -8,7 +8,7 @@
 //!
 //! # Repeating
 //! - Nothing was written: the request goes to another connection, body and all. If a *new* connection cannot be
-//!   opened, the request is given back in the error.
+//!   opened, the caller has its request back as it was.
 //! - Something may have been written on a *reused* HTTP/1 connection that died before the first byte of the answer:
 //!   repeated once on a new connection if there is no body and the method is safe (or carries an idempotency key).
 //! - Everything else is an error.
@@ -18,10 +18,12 @@ mod error;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use futures::future::Either;
 use http::{Request, Response, StatusCode, Version};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,7 +32,7 @@ use tokio::time::Instant;
 use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
 pub use crate::h1::client::ExchangeError;
-use crate::h1::client::{Connection, Failure, Reading};
+use crate::h1::client::{Connection, Failure, Reading, Repeat};
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
 pub use error::{SendError, SendFault};
@@ -94,12 +96,12 @@ impl Pool {
     }
 
     /// Sends a request to a target; see [`Endpoint::send`].
-    pub async fn send(&self, target: SocketAddr, request: Request<Body>) -> Result<Response<Body>, SendError> {
+    pub async fn send(&self, target: SocketAddr, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
         self.endpoint(target).send(request).await
     }
 
     /// Sends a request whose answer goes on as it is; see [`Endpoint::forward`].
-    pub async fn forward(&self, target: SocketAddr, request: Request<Body>) -> Result<Response<Body>, SendError> {
+    pub async fn forward(&self, target: SocketAddr, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
         self.endpoint(target).forward(request).await
     }
 
@@ -192,63 +194,72 @@ impl Endpoint {
 
     /// Sends a request and returns when the response head is there; its body streams on.
     ///
-    /// An HTTP/1 request must be in origin form (path and query only) with a Host header. Dropping the future cancels
-    /// the request at the target.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
-        self.exchange(request, Reading::Headers).await
+    /// An HTTP/1 request must be in origin form (path and query only) with a Host header. What is sent is taken out of
+    /// the request; after an error that says [`SendError::is_unsent`] it is whole and may go elsewhere. Dropping the
+    /// future cancels the request at the target.
+    pub fn send<'a>(
+        &'a self,
+        request: &'a mut Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
+        self.exchange(request, Reading::Headers)
     }
 
     /// The same for an answer that goes on to the client as it is: the header lines of an HTTP/1 answer then mostly
     /// travel with its body, unread, and its header map holds only the rest. A server takes them from there.
-    pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
-        self.exchange(request, Reading::Lines).await
+    pub fn forward<'a>(
+        &'a self,
+        request: &'a mut Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
+        self.exchange(request, Reading::Lines)
     }
 
-    async fn exchange(&self, request: Request<Body>, reading: Reading) -> Result<Response<Body>, SendError> {
+    /// Written without `async`, and with the request lent, so that what every connection reserves stays small.
+    fn exchange<'a>(
+        &'a self,
+        request: &'a mut Request<Body>,
+        reading: Reading,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
         if request.version() == Version::HTTP_2 {
-            // Boxed, as is opening below, so that what every connection reserves is the size of the usual way.
-            return Box::pin(self.exchange_h2(request)).await;
+            Either::Left(Box::pin(self.exchange_h2(request)))
+        } else {
+            Either::Right(self.exchange_h1(request, reading))
         }
-        self.exchange_h1(request, reading).await
     }
 
-    async fn exchange_h1(&self, mut request: Request<Body>, reading: Reading) -> Result<Response<Body>, SendError> {
-        while let Some(connection) = self.checkout() {
+    async fn exchange_h1(&self, request: &mut Request<Body>, reading: Reading) -> Result<Response<Body>, SendError> {
+        loop {
+            let (connection, reused) = match self.checkout() {
+                Some(connection) => (connection, true),
+                None => (Box::pin(self.open_h1()).await.map_err(SendError::unsent)?, false),
+            };
             match connection.exchange(request, reading).await {
                 Ok(answer) => return Ok(self.lease(answer)),
-                Err(Failure::Unsent(_, unsent)) => request = *unsent,
-                Err(Failure::Died(_, Some(repeat))) => {
-                    let connection = Box::pin(self.open_h1()).await.map_err(SendError::sent)?;
-                    return match connection.repeat(repeat).await {
-                        Ok(answer) => Ok(self.lease(answer)),
-                        Err(failure) => Err(failure.into()),
-                    };
-                }
+                Err(Failure::Unsent(_)) if reused => {}
+                Err(Failure::Died(_, Some(repeat))) if reused => return Box::pin(self.repeat(repeat)).await,
                 Err(failure) => return Err(failure.into()),
             }
         }
-        let connection = match Box::pin(self.open_h1()).await {
-            Ok(connection) => connection,
-            Err(fault) => return Err(SendError::unsent(fault, request)),
-        };
-        match connection.exchange(request, reading).await {
-            Ok(answer) => Ok(self.lease(answer)),
-            Err(failure) => Err(failure.into()),
-        }
     }
 
-    async fn exchange_h2(&self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
+    /// On a connection that has not been used yet.
+    async fn repeat(&self, repeat: Repeat) -> Result<Response<Body>, SendError> {
+        let connection = self.open_h1().await.map_err(SendError::sent)?;
+        Ok(self.lease(connection.repeat(repeat).await?))
+    }
+
+    async fn exchange_h2(&self, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
         // Twice: a shared connection may have gone away since it was last used; a new one has no such excuse.
         loop {
-            let (mut sender, reused) = match self.h2_sender().await {
-                Ok(sender) => sender,
-                Err(fault) => return Err(SendError::unsent(fault, request)),
-            };
-            match sender.try_send_request(request).await {
+            let (mut sender, reused) = self.h2_sender().await.map_err(SendError::unsent)?;
+            match sender.try_send_request(std::mem::take(request)).await {
                 Ok(response) => return Ok(response.map(Body::incoming)),
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    Some(unsent) => return Err(SendError::unsent(SendFault::H2(error.into_error()), unsent)),
+                    Some(unsent) => {
+                        *request = unsent;
+                        if !reused {
+                            return Err(SendError::unsent(SendFault::H2(error.into_error())));
+                        }
+                    }
                     None => return Err(SendError::sent(SendFault::H2(error.into_error()))),
                 },
             }

@@ -59,9 +59,9 @@ fn a_refused_target_gives_the_request_back() {
     on_runtime(async {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let pool = Pool::new(PoolConfig::default());
-        let error = pool.send(nobody, request(Method::POST, Body::full("kept"))).await.unwrap_err();
+        let mut request = request(Method::POST, Body::full("kept"));
+        let error = pool.send(nobody, &mut request).await.unwrap_err();
         assert!(error.is_refused() && error.is_unsent());
-        let request = error.into_request().unwrap();
         assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "kept");
     });
 }
@@ -74,7 +74,7 @@ fn what_may_have_arrived_is_not_given_back() {
         })
         .await;
         let pool = Pool::new(PoolConfig::default());
-        let error = pool.send(address, request(Method::GET, Body::empty())).await.unwrap_err();
+        let error = pool.send(address, &mut request(Method::GET, Body::empty())).await.unwrap_err();
         assert!(!error.is_unsent() && !error.is_dial(), "{error}");
         assert_eq!(opened.get(), 1, "a fresh connection's failure is final");
     });
@@ -94,8 +94,8 @@ async fn dies_on_reuse() -> (SocketAddr, Rc<Cell<usize>>) {
     .await
 }
 
-async fn drained(pool: &Pool, address: SocketAddr, request: Request<Body>) -> Result<(), proxy::SendError> {
-    let response = pool.send(address, request).await?;
+async fn drained(pool: &Pool, address: SocketAddr, mut request: Request<Body>) -> Result<(), proxy::SendError> {
+    let response = pool.send(address, &mut request).await?;
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
     Ok(())
 }
@@ -160,7 +160,7 @@ fn a_body_that_is_dropped_closes_its_connection() {
         })
         .await;
         let pool = Pool::new(PoolConfig::default());
-        drop(pool.send(address, request(Method::GET, Body::empty())).await.unwrap());
+        drop(pool.send(address, &mut request(Method::GET, Body::empty())).await.unwrap());
         while !closed.get() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

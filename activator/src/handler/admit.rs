@@ -56,12 +56,13 @@ pub async fn serve(
         };
         let active = Up::new(&metrics.active);
         forward::set_host(&mut request, permit.target().host().clone())?;
-        match pool.forward(permit.target().address, request).await {
+        match pool.forward(permit.target().address, &mut request).await {
             Ok(response) => return Ok(Served { response, permit, active, waited }),
             Err(error) => {
                 let fault = Fault::from(&error);
-                let Some(unsent) = error.into_request() else { return Err(fault) };
-                request = unsent;
+                if !error.is_unsent() {
+                    return Err(fault);
+                }
                 // Out before the slot is given back: nobody else in line shall run into the same pod.
                 if revision.throttle.set_aside(permit.target()) {
                     metrics.set_aside.inc();

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
@@ -52,8 +52,8 @@ pub enum ExchangeError {
 /// A failed exchange, and what may be done about it.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Nothing was written: the request may go anywhere.
-    Unsent(ExchangeError, Box<Request<Body>>),
+    /// Nothing was written: the request is whole and may go anywhere.
+    Unsent(ExchangeError),
     /// Written, and the target ended before the first byte of an answer. `Some` if it may be repeated.
     Died(ExchangeError, Option<Repeat>),
     /// Anything later.
@@ -138,36 +138,45 @@ impl Connection {
     /// read from it, and after a 101 it is the tunnel's.
     pub(crate) async fn exchange(
         mut self: Box<Self>,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         reading: Reading,
     ) -> Result<(Response<()>, Box<Self>), Failure> {
-        let (parts, mut body) = request.into_parts();
-        let expects = !body.is_empty() && expects_continue(&parts.headers);
-        // A small body that is here already goes out with the head.
-        let whole = if expects { None } else { body.take_whole() };
-        let ending = ending(&parts, &body, whole.as_ref());
-        let repeatable = whole.is_none() && body.is_empty() && may_be_repeated(&parts);
+        let mut whole = None;
+        let ending = self.put_head(request, &mut whole);
+        if let Err(error) = poll_fn(|cx| self.wire.poll_write_some(cx)).await {
+            if let Some(whole) = whole {
+                request.body_mut().put_back(whole);
+            }
+            return Err(Failure::Unsent(error.into()));
+        }
+        let repeatable = whole.is_none() && request.body().is_empty() && may_be_repeated(request);
+        let body = std::mem::take(request.body_mut());
+        let asker = Asker { method: std::mem::take(request.method_mut()), origin: body.origin(), reading };
+        if whole.is_none() && !body.is_empty() {
+            let hold = expects_continue(request.headers()).then(|| Box::pin(sleep(CONTINUE_PATIENCE)));
+            self.sending = Some(Sending { body, outgoing: Outgoing::new(ending), hold });
+        }
+        // Not needed any more, and an answer may take long.
+        *request.headers_mut() = HeaderMap::new();
+        if repeatable { self.send_repeatable(asker).await } else { self.answer(asker, None).await }
+    }
+
+    /// Puts a request's head on the wire, and `whole`, its body, if it is small and here already.
+    fn put_head(&mut self, request: &mut Request<Body>, whole: &mut Option<Bytes>) -> Ending {
+        let waits = !request.body().is_empty() && expects_continue(request.headers());
+        if !waits {
+            *whole = request.body_mut().take_whole();
+        }
+        let ending = ending(request.method(), request.body(), whole.as_ref());
         self.reusable = true;
         self.wire.forget_written();
         self.wire.small().reserve(512);
-        encode::request(self.wire.small(), &parts, ending, self.title_case);
-        if let Some(whole) = &whole {
+        encode::request(self.wire.small(), request, ending, self.title_case);
+        if let Some(whole) = whole {
             let after = encode::before_data(self.wire.small(), whole, ending);
             self.wire.put(whole.clone(), after);
         }
-        if let Err(error) = poll_fn(|cx| self.wire.poll_write_some(cx)).await {
-            if let Some(whole) = whole {
-                body.put_back(whole);
-            }
-            return Err(Failure::Unsent(error.into(), Box::new(Request::from_parts(parts, body))));
-        }
-        let asker = Asker { method: parts.method, origin: body.origin(), reading };
-        drop((parts.headers, parts.uri, parts.extensions));
-        if whole.is_none() && !body.is_empty() {
-            let hold = expects.then(|| Box::pin(sleep(CONTINUE_PATIENCE)));
-            self.sending = Some(Sending { body, outgoing: Outgoing::new(ending), hold });
-        }
-        if repeatable { self.send_repeatable(asker).await } else { self.answer(asker, None).await }
+        ending
     }
 
     /// Sends a request once more, on a connection that has not been used yet.
@@ -376,23 +385,23 @@ impl From<Malformed> for ExchangeError {
 }
 
 /// How the body of a request ends on the wire.
-fn ending(parts: &request::Parts, body: &Body, whole: Option<&Bytes>) -> Ending {
+fn ending(method: &Method, body: &Body, whole: Option<&Bytes>) -> Ending {
     if let Some(whole) = whole {
         return Ending::Length(whole.len() as u64);
     }
     if body.is_empty() {
         // Some servers wait for a length where a body is usual (RFC 9110 §8.6).
-        let usual = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+        let usual = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
         return if usual { Ending::Length(0) } else { Ending::None };
     }
     body.size_hint().exact().map_or(Ending::Chunked, Ending::Length)
 }
 
 /// Upstream's rule (Go's `net/http`) for a request without a body: a safe method or an idempotency key.
-fn may_be_repeated(parts: &request::Parts) -> bool {
-    matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
-        || parts.headers.contains_key("idempotency-key")
-        || parts.headers.contains_key("x-idempotency-key")
+fn may_be_repeated<B>(request: &Request<B>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+        || request.headers().contains_key("idempotency-key")
+        || request.headers().contains_key("x-idempotency-key")
 }
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
@@ -416,7 +425,7 @@ mod tests {
                     .headers_mut()
                     .insert(http::HeaderName::from_bytes(key.as_bytes()).unwrap(), "1".parse().unwrap());
             }
-            may_be_repeated(&request.into_parts().0)
+            may_be_repeated(&request)
         };
         for safe in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
             assert!(repeated(safe.clone(), None), "{safe}");
@@ -431,8 +440,7 @@ mod tests {
     #[test]
     fn a_request_says_how_its_body_ends() {
         let of = |method: Method, body: Body, whole: Option<&'static str>| {
-            let (parts, body) = Request::builder().method(method).body(body).unwrap().into_parts();
-            ending(&parts, &body, whole.map(|whole| Bytes::from_static(whole.as_bytes())).as_ref())
+            ending(&method, &body, whole.map(|whole| Bytes::from_static(whole.as_bytes())).as_ref())
         };
         let stream = || Body::boxed(http_body_util::StreamBody::new(futures::stream::empty::<Result<_, BoxError>>()));
         for (method, body, whole, expected) in [

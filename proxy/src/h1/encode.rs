@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode, Version, request};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 
 use super::lines::Lines;
 use super::target::RawQuery;
@@ -40,21 +40,22 @@ pub(crate) enum Keep {
 pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 
 /// A request head in origin form, HTTP/1.1.
-pub(crate) fn request(out: &mut Vec<u8>, parts: &request::Parts, ending: Ending, title_case: bool) {
-    out.extend_from_slice(parts.method.as_str().as_bytes());
+pub(crate) fn request<B>(out: &mut Vec<u8>, request: &Request<B>, ending: Ending, title_case: bool) {
+    let (method, uri) = (request.method(), request.uri());
+    out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
-    if parts.method == Method::CONNECT {
-        out.extend_from_slice(parts.uri.authority().map_or("", |authority| authority.as_str()).as_bytes());
+    if method == Method::CONNECT {
+        out.extend_from_slice(uri.authority().map_or("", |authority| authority.as_str()).as_bytes());
     } else {
-        out.extend_from_slice(parts.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+        out.extend_from_slice(uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
     }
     // The URI stands with its `?` and an empty query.
-    if let Some(RawQuery(query)) = parts.extensions.get() {
+    if let Some(RawQuery(query)) = request.extensions().get() {
         out.extend_from_slice(query);
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    lines(out, &parts.headers, title_case, |name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH);
-    body_line(out, ending, &parts.headers);
+    lines(out, request.headers(), title_case, |name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH);
+    body_line(out, ending, request.headers());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -232,7 +233,7 @@ pub(crate) fn ending(method: &Method, version: Version, status: StatusCode, exac
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, Request};
+    use http::HeaderValue;
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -242,9 +243,9 @@ mod tests {
 
     #[test]
     fn requests() {
-        let request = |builder: request::Builder, ending| {
-            let (parts, ()) = builder.body(()).unwrap().into_parts();
-            text(|out| request(out, &parts, ending, true))
+        let request = |builder: http::request::Builder, ending| {
+            let asked = builder.body(()).unwrap();
+            text(|out| request(out, &asked, ending, true))
         };
         let get = Request::get("/p?q").header("host", "a").header("x-two-words", "1");
         assert_eq!(request(get, Ending::None), "GET /p?q HTTP/1.1\r\nHost: a\r\nX-Two-Words: 1\r\n\r\n");

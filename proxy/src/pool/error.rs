@@ -3,9 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 
-use http::Request;
-
-use crate::body::Body;
 use crate::h1::client::{ExchangeError, Failure};
 
 /// Why a request got no response.
@@ -13,7 +10,7 @@ use crate::h1::client::{ExchangeError, Failure};
 #[error("{fault}")]
 pub struct SendError {
     fault: SendFault,
-    request: Option<Box<Request<Body>>>,
+    unsent: bool,
 }
 
 /// The part of it that went wrong.
@@ -43,12 +40,12 @@ fn describe(error: &hyper::Error) -> String {
 }
 
 impl SendError {
-    pub(super) fn unsent(fault: SendFault, request: Request<Body>) -> Self {
-        Self { fault, request: Some(Box::new(request)) }
+    pub(super) fn unsent(fault: SendFault) -> Self {
+        Self { fault, unsent: true }
     }
 
     pub(super) fn sent(fault: SendFault) -> Self {
-        Self { fault, request: None }
+        Self { fault, unsent: false }
     }
 
     /// What went wrong.
@@ -68,19 +65,14 @@ impl SendError {
 
     /// Whether certainly no byte of the request was written, so that it may go to another target.
     pub fn is_unsent(&self) -> bool {
-        self.request.is_some()
-    }
-
-    /// The request, if nothing of it was sent.
-    pub fn into_request(self) -> Option<Request<Body>> {
-        self.request.map(|request| *request)
+        self.unsent
     }
 }
 
 impl From<Failure> for SendError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Unsent(error, request) => Self { fault: error.into(), request: Some(request) },
+            Failure::Unsent(error) => Self::unsent(error.into()),
             Failure::Died(error, _) | Failure::Broken(error) => Self::sent(error.into()),
         }
     }
