@@ -61,9 +61,10 @@ impl Default for PoolConfig {
     }
 }
 
-/// A connection that rested at least this long is looked at by a system call before it is trusted; for a shorter time
-/// what the event loop has heard of it is enough.
-const TRUSTED_FOR: Duration = Duration::from_millis(1);
+/// A connection that rested at least this long may just be closed by its target for that, so the socket itself is asked
+/// before it is trusted. For a shorter time it is enough that the event loop has heard nothing, which costs no system
+/// call.
+const TRUSTED_FOR: Duration = Duration::from_millis(100);
 /// How often idle connections are looked at, so that those which the target has closed do not linger.
 const SWEEP: Duration = Duration::from_secs(5);
 
