@@ -17,7 +17,7 @@ pub(super) fn find(only: &[String]) -> anyhow::Result<(Vec<Entry>, Vec<String>)>
     if let Some(unknown) = only.iter().find(|word| !WORDS.contains(&word.as_str())) {
         bail!("--only {unknown}: no such subject; there are {}", WORDS.join(", "));
     }
-    let ours = system::build_binary("queue-proxy", "queue-proxy", "")?;
+    let ours = system::build_shipped("queue-proxy", "queue-proxy")?;
     let (mut entries, mut notes) = (Vec::new(), Vec::new());
     for word in WORDS.into_iter().filter(|word| only.is_empty() || only.iter().any(|asked| asked == word)) {
         let found = match word {
