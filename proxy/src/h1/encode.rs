@@ -82,7 +82,10 @@ pub(crate) fn response(
         }
         (None, _) => ending,
     };
-    body_line(out, ending, headers);
+    // Nothing is said of the length of what has no body by its status (RFC 9110 §8.6).
+    if status != StatusCode::NO_CONTENT && !switching {
+        body_line(out, ending, headers);
+    }
     if !switching {
         match keep {
             Keep::Silent => {}
@@ -302,6 +305,7 @@ mod tests {
                 Keep::Alive,
                 "304 Not Modified\r\nDate: today\r\nContent-Length: 42\r\nConnection: keep-alive\r\n\r\n",
             ),
+            (204, Ending::None, Keep::Silent, "204 No Content\r\nDate: today\r\n\r\n"),
             (599, Ending::Close, Keep::Close, "599 Unknown\r\nDate: today\r\nConnection: close\r\n\r\n"),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
