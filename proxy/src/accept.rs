@@ -172,6 +172,8 @@ where
     let _guard = drain.guard();
     let _ = stream.set_nodelay(true);
     let opened = tokio::select! {
+        // In this order: a request that is here already is served.
+        biased;
         opened = tokio::time::timeout(config.header_read_timeout, open(stream, &config)) => opened,
         // Nothing was asked yet. A client that connected just before is told by a close, before any request.
         () = drain.started() => return,
