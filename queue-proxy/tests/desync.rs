@@ -169,7 +169,7 @@ fn pipelined_requests_with_bodies_are_answered_in_their_order() {
                  GET /6 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
             )
             .await;
-        let bodies: Vec<_> = seen.split("HTTP/1.1 200 OK\r\n").skip(1).map(|answer| body(answer)).collect();
+        let bodies: Vec<_> = seen.split("HTTP/1.1 200 OK\r\n").skip(1).map(body).collect();
         assert_eq!(bodies, ["</1 abc>", "</2 def>", "</3 >", "</4 gh>", "", "</6 >"], "{seen}");
     });
 }

@@ -148,12 +148,14 @@ mod tests {
         lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
     }
 
+    type Lines = &'static [(&'static str, &'static str)];
+
     const CL: &str = "content-length";
     const TE: &str = "transfer-encoding";
 
     #[test]
     fn requests() {
-        let table: &[(&[(&'static str, &'static str)], Option<Framing>)] = &[
+        let table: &[(Lines, Option<Framing>)] = &[
             (&[], Some(Framing::Length(0))),
             (&[(CL, "0")], Some(Framing::Length(0))),
             (&[(CL, "42")], Some(Framing::Length(42))),
@@ -188,21 +190,21 @@ mod tests {
 
     #[test]
     fn answers() {
-        let get = Method::GET;
-        let table: &[(&Method, u16, &[(&'static str, &'static str)], Option<(Framing, bool)>)] = &[
-            (&get, 200, &[(CL, "5")], Some((Framing::Length(5), true))),
-            (&get, 200, &[(CL, "5"), ("connection", "Close")], Some((Framing::Length(5), false))),
-            (&get, 200, &[(TE, "chunked")], Some((Framing::Chunked, true))),
-            (&get, 200, &[(TE, "chunked"), (CL, "5")], Some((Framing::Chunked, false))),
-            (&get, 200, &[], Some((Framing::UntilClose, false))),
-            (&get, 204, &[(CL, "5")], Some((Framing::Length(0), true))),
-            (&get, 304, &[(CL, "5")], Some((Framing::Length(0), true))),
+        type Case = (&'static Method, u16, Lines, Option<(Framing, bool)>);
+        let table: &[Case] = &[
+            (&Method::GET, 200, &[(CL, "5")], Some((Framing::Length(5), true))),
+            (&Method::GET, 200, &[(CL, "5"), ("connection", "Close")], Some((Framing::Length(5), false))),
+            (&Method::GET, 200, &[(TE, "chunked")], Some((Framing::Chunked, true))),
+            (&Method::GET, 200, &[(TE, "chunked"), (CL, "5")], Some((Framing::Chunked, false))),
+            (&Method::GET, 200, &[], Some((Framing::UntilClose, false))),
+            (&Method::GET, 204, &[(CL, "5")], Some((Framing::Length(0), true))),
+            (&Method::GET, 304, &[(CL, "5")], Some((Framing::Length(0), true))),
             (&Method::HEAD, 200, &[(CL, "5")], Some((Framing::Length(0), true))),
             (&Method::HEAD, 200, &[(TE, "chunked")], Some((Framing::Length(0), true))),
-            (&get, 200, &[(TE, "gzip")], None),
-            (&get, 200, &[(CL, "x")], None),
-            (&get, 200, &[(CL, "1"), (CL, "2")], None),
-            (&get, 200, &[(CL, "2"), (CL, "2")], Some((Framing::Length(2), true))),
+            (&Method::GET, 200, &[(TE, "gzip")], None),
+            (&Method::GET, 200, &[(CL, "x")], None),
+            (&Method::GET, 200, &[(CL, "1"), (CL, "2")], None),
+            (&Method::GET, 200, &[(CL, "2"), (CL, "2")], Some((Framing::Length(2), true))),
         ];
         for (method, status, lines, expected) in table {
             let status = StatusCode::from_u16(*status).unwrap();

@@ -446,6 +446,7 @@ impl Asked {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // lives for one poll; a box would be an allocation per request
 enum Next {
     Head(RequestHead),
     Refused(Malformed),
