@@ -10,7 +10,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::{Service, service_fn};
@@ -172,6 +175,8 @@ where
     let _guard = drain.guard();
     let _ = stream.set_nodelay(true);
     let opened = tokio::select! {
+        // In this order: a request that is here already is served.
+        biased;
         opened = tokio::time::timeout(config.header_read_timeout, open(stream, &config)) => opened,
         // Nothing was asked yet. A client that connected just before is told by a close, before any request.
         () = drain.started() => return,
@@ -191,7 +196,11 @@ where
                     .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
                     .serve_connection(
                         TokioIo::new(stream),
-                        service_fn(|request: Request<Incoming>| service.call(request.map(Body::incoming))),
+                        service_fn(|request: Request<Incoming>| {
+                            let head = request.method() == Method::HEAD;
+                            let answer = service.call(request.map(Body::incoming));
+                            async move { answer.await.map(|answer| asked_of(answer, head)) }
+                        }),
                     );
                 let mut connection = pin!(connection);
                 let ended = tokio::select! {
@@ -209,6 +218,18 @@ where
             .await;
         }
     }
+}
+
+/// An answer with no more body than was asked for: to HEAD, hyper's h2 would send whatever there is, and the client would
+/// take that for an error.
+fn asked_of<B: AnswerBody>(mut answer: Response<B>, head: bool) -> Response<Either<B, Empty<Bytes>>> {
+    if !head {
+        return answer.map(Either::Left);
+    }
+    if let Some(length @ 1..) = answer.body().size_hint().exact() {
+        answer.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    answer.map(|_| Either::Right(Empty::new()))
 }
 
 /// From a bare connection to one that is about to carry HTTP.

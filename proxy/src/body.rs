@@ -213,6 +213,12 @@ pub trait AnswerBody: http_body::Body<Data = Bytes> {
     fn take_lines(&mut self) -> Option<Lines> {
         None
     }
+
+    /// Asked in place of a frame while the client takes nothing, so that a limit is one for slow clients too: ready when
+    /// one is reached. `moved`: the client has taken something since.
+    fn poll_overdue(self: Pin<&mut Self>, _moved: bool, _cx: &mut Context<'_>) -> Poll<BoxError> {
+        Poll::Pending
+    }
 }
 
 impl AnswerBody for Body {
@@ -227,6 +233,12 @@ where
 {
     fn take_lines(&mut self) -> Option<Lines> {
         self.body.take_lines()
+    }
+
+    fn poll_overdue(mut self: Pin<&mut Self>, moved: bool, cx: &mut Context<'_>) -> Poll<BoxError> {
+        let error = ready!(Pin::new(&mut self.body).poll_overdue(moved, cx));
+        self.finish(End::Broken);
+        Poll::Ready(error)
     }
 }
 

@@ -316,6 +316,14 @@ where
     fn take_lines(&mut self) -> Option<Lines> {
         self.body.take_lines()
     }
+
+    fn poll_overdue(mut self: Pin<&mut Self>, moved: bool, cx: &mut Context<'_>) -> Poll<BoxError> {
+        if moved {
+            self.deadline.byte();
+        }
+        let limit = ready!(self.deadline.poll_expired(cx));
+        Poll::Ready(self.expire(limit))
+    }
 }
 
 impl<B> Limited<B> {

@@ -81,10 +81,11 @@ fn rewrite<B>(request: &mut Request<B>, present: Present, options: &Options<'_>)
     encode_path(request.uri_mut())
 }
 
-/// Absolute form becomes origin form; its authority wins over Host (RFC 9112 §3.2.2).
+/// Absolute form becomes origin form; its authority, less the user in it, wins over Host (RFC 9112 §3.2.2).
 fn to_origin_form<B>(request: &mut Request<B>) -> Result<(), Fault> {
     let Some(authority) = request.uri().authority() else { return Ok(()) };
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::BadRequest("malformed target"))?;
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let host = HeaderValue::from_str(host).map_err(|_| Fault::BadRequest("malformed target"))?;
     let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     request.headers_mut().insert(HOST, host);
     *request.uri_mut() = Uri::from(path);
@@ -184,6 +185,8 @@ mod tests {
         let parts = rewritten(Request::builder().uri("http://real:81/p?q").header(HOST, "other")).unwrap();
         assert_eq!(parts.uri.to_string(), "/p?q");
         assert_eq!(parts.headers[HOST], "real:81");
+        let parts = rewritten(Request::builder().uri("http://user:secret@real/")).unwrap();
+        assert_eq!(parts.headers[HOST], "real");
     }
 
     #[test]

@@ -237,7 +237,7 @@ fn an_unread_body_is_forgotten_if_it_is_small_and_ends_the_connection_if_not() {
         // The answer arrives although the client is in the middle of sending: no reset takes it away.
         let mut stream = TcpStream::connect(at).await.unwrap();
         stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n").await.unwrap();
-        stream.write_all(&[b'x'; 100_000]).await.unwrap();
+        stream.write_all(&vec![b'x'; 100_000]).await.unwrap();
         assert!(until(&mut stream, "unread").await.starts_with("HTTP/1.1 200 OK\r\n"));
     });
 }
@@ -334,7 +334,7 @@ fn bytes_flow_both_ways_at_once() {
 fn large_bodies_arrive_whole() {
     on_runtime(async {
         let at = server(|request: Request<Body>| async move { Ok(Response::new(request.into_body())) });
-        let sent: Vec<u8> = (0..5_000_000_u32).map(|n| (n * 31 >> 3) as u8).collect();
+        let sent: Vec<u8> = (0..5_000_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
         let (mut read, mut write) = TcpStream::connect(at).await.unwrap().into_split();
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", sent.len());
         let upload = async {
@@ -342,7 +342,7 @@ fn large_bodies_arrive_whole() {
             write.write_all(&sent).await.unwrap();
         };
         let mut seen = Vec::new();
-        let (_, read) = futures::join!(upload, read.read_to_end(&mut seen));
+        let ((), read) = futures::join!(upload, read.read_to_end(&mut seen));
         read.unwrap();
         assert!(seen.ends_with(&sent), "{} bytes came back", seen.len());
     });

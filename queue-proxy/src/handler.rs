@@ -33,6 +33,7 @@ const ENDS_HERE: [(Present, HeaderName); 3] = [
 /// Serves one request.
 ///
 /// An `async` block that captures, not an `async fn`: that one would keep room for its arguments twice.
+#[allow(clippy::manual_async_fn)]
 pub fn handle(
     sidecar: Rc<Sidecar>,
     peer: Rc<Peer>,

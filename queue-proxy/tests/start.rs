@@ -1,34 +1,15 @@
 //! The binary: what it says to a wrong environment, and how it ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/process.rs"]
+mod process;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-fn sidecar(serving: u16, bind: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_queue-proxy"));
-    command
-        .env_clear()
-        .envs([
-            ("CONTAINER_CONCURRENCY", "0"),
-            ("QUEUE_SERVING_TLS_PORT", "8112"),
-            ("USER_PORT", "1"),
-            ("REVISION_TIMEOUT_SECONDS", "300"),
-            ("SERVING_NAMESPACE", "ns"),
-            ("SERVING_CONFIGURATION", "conf"),
-            ("SERVING_REVISION", "rev"),
-            ("SERVING_POD", "pod1"),
-            ("SERVING_POD_IP", "10.0.0.1"),
-            ("SERVING_LOGGING_CONFIG", ""),
-            ("SERVING_LOGGING_LEVEL", ""),
-            ("DORMOUSE_BIND_ADDRESS", bind),
-            ("DORMOUSE_DRAIN_QUIET_MS", "0"),
-        ])
-        .env("QUEUE_SERVING_PORT", serving.to_string())
-        .stderr(Stdio::piped());
-    command
-}
+use process::sidecar;
 
 #[test]
 fn one_line_names_what_is_wrong() {

@@ -140,8 +140,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Whole = Option<(Vec<u8>, Vec<String>)>;
+
     /// Body and trailers of the message, fed in pieces of this size; `None` until it is over.
-    fn read(message: &[u8], piece: usize) -> Result<Option<(Vec<u8>, Vec<String>)>, Malformed> {
+    fn read(message: &[u8], piece: usize) -> Result<Whole, Malformed> {
         let (mut chunked, mut input) = (Chunked::default(), BytesMut::new());
         let (mut body, mut trailers) = (Vec::new(), Vec::new());
         for bytes in message.chunks(piece.max(1)) {

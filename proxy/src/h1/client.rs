@@ -29,6 +29,8 @@ use crate::stream::Stream;
 
 /// A target that does not know `Expect: 100-continue` gets the body after this long.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+/// Rounds of reading and writing a request's body in one go; then the answer, the clock and others have their turn.
+const ROUNDS: usize = 8;
 /// Largest head of an answer.
 const MOST_HEAD: usize = 10 << 20;
 
@@ -200,8 +202,17 @@ impl Connection {
         asker: Asker,
         mut head: Option<Vec<u8>>,
     ) -> Result<(Response<()>, Box<Self>), Failure> {
+        // There may be any number of answers before the answer: the clock and the client have their turn in between.
+        let mut pause = false;
         loop {
-            let answered = match poll_fn(|cx| self.poll_head(&asker, cx)).await {
+            let answered = poll_fn(|cx| {
+                if std::mem::take(&mut pause) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                self.poll_head(&asker, cx)
+            });
+            let answered = match answered.await {
                 Ok(answered) => answered,
                 Err(error) if !error.is_end() || !self.wire.input.is_empty() => return Err(Failure::Broken(error)),
                 Err(error) => return Err(Failure::Died(error, head.map(|head| Repeat { head, asker }))),
@@ -228,6 +239,7 @@ impl Connection {
                 }
                 _ => return self.begin_body(&asker.method, response),
             }
+            pause = true;
         }
     }
 
@@ -336,7 +348,7 @@ impl Connection {
 
 impl Sending {
     fn poll(&mut self, wire: &mut Wire, title_case: bool, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        loop {
+        for _ in 0..ROUNDS {
             let mut waits = false;
             if let Some(hold) = &mut self.hold {
                 waits = hold.as_mut().poll(cx).is_pending();
@@ -361,6 +373,8 @@ impl Sending {
                 return Poll::Pending;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

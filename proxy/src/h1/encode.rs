@@ -44,11 +44,12 @@ pub(crate) fn request<B>(out: &mut Vec<u8>, request: &Request<B>, ending: Ending
     let (method, uri) = (request.method(), request.uri());
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
-    if method == Method::CONNECT {
-        out.extend_from_slice(uri.authority().map_or("", |authority| authority.as_str()).as_bytes());
-    } else {
-        out.extend_from_slice(uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
-    }
+    // CONNECT names an authority, as a rule; a path is passed like any other.
+    let target = match uri.authority() {
+        Some(authority) if *method == Method::CONNECT => authority.as_str(),
+        _ => uri.path_and_query().map_or("/", |target| target.as_str()),
+    };
+    out.extend_from_slice(target.as_bytes());
     // The URI stands with its `?` and an empty query.
     if let Some(RawQuery(query)) = request.extensions().get() {
         out.extend_from_slice(query);
@@ -81,7 +82,10 @@ pub(crate) fn response(
         }
         (None, _) => ending,
     };
-    body_line(out, ending, headers);
+    // Nothing is said of the length of what has no body by its status (RFC 9110 §8.6).
+    if status != StatusCode::NO_CONTENT && !switching {
+        body_line(out, ending, headers);
+    }
     if !switching {
         match keep {
             Keep::Silent => {}
@@ -257,6 +261,7 @@ mod tests {
         let raw = Request::get("/?").extension(RawQuery(Bytes::from_static(b"<raw>")));
         assert_eq!(request(raw, Ending::None), "GET /?<raw> HTTP/1.1\r\n\r\n");
         assert_eq!(request(Request::connect("host:1"), Ending::None), "CONNECT host:1 HTTP/1.1\r\n\r\n");
+        assert_eq!(request(Request::connect("/path"), Ending::None), "CONNECT /path HTTP/1.1\r\n\r\n");
         assert_eq!(request(Request::options("*"), Ending::None), "OPTIONS * HTTP/1.1\r\n\r\n");
     }
 
@@ -300,6 +305,7 @@ mod tests {
                 Keep::Alive,
                 "304 Not Modified\r\nDate: today\r\nContent-Length: 42\r\nConnection: keep-alive\r\n\r\n",
             ),
+            (204, Ending::None, Keep::Silent, "204 No Content\r\nDate: today\r\n\r\n"),
             (599, Ending::Close, Keep::Close, "599 Unknown\r\nDate: today\r\nConnection: close\r\n\r\n"),
         ] {
             let status = StatusCode::from_u16(status).unwrap();

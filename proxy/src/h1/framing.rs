@@ -23,7 +23,7 @@ pub(crate) enum Framing {
 
 /// The body of a request; an error says why the request is refused.
 pub(crate) fn of_request(version: Version, headers: &HeaderMap, present: Present) -> Result<Framing, &'static str> {
-    let length = if present.any(Present::CONTENT_LENGTH) { content_length(headers)? } else { None };
+    let length = if present.any(Present::CONTENT_LENGTH) { content_length(headers, Twice::Refused)? } else { None };
     if !present.any(Present::TRANSFER_ENCODING) {
         return Ok(Framing::Length(length.unwrap_or(0)));
     }
@@ -52,7 +52,7 @@ pub(crate) fn of_answer(
     if body && chunked && !only_chunked(headers) {
         return Err("the target's transfer encoding is not known");
     }
-    let length = match content_length(headers) {
+    let length = match content_length(headers, Twice::IfEqual) {
         Err(_) if body && !chunked => return Err("the target's Content-Length is none"),
         Err(_) => Some(0), // not looked at, but it is there
         Ok(length) => length,
@@ -111,10 +111,18 @@ fn only_chunked(headers: &HeaderMap) -> bool {
     codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
 }
 
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+/// What to make of a length that is said more than once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Twice {
+    Refused,
+    /// Of answers, as upstream's client has it.
+    IfEqual,
+}
+
+fn content_length(headers: &HeaderMap, twice: Twice) -> Result<Option<u64>, &'static str> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
+    if values.any(|other| twice == Twice::Refused || other != value) {
         return Err("more than one Content-Length");
     }
     length(value.as_bytes()).map(Some).ok_or("malformed Content-Length")
@@ -140,12 +148,14 @@ mod tests {
         lines.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
     }
 
+    type Lines = &'static [(&'static str, &'static str)];
+
     const CL: &str = "content-length";
     const TE: &str = "transfer-encoding";
 
     #[test]
     fn requests() {
-        let table: &[(&[(&'static str, &'static str)], Option<Framing>)] = &[
+        let table: &[(Lines, Option<Framing>)] = &[
             (&[], Some(Framing::Length(0))),
             (&[(CL, "0")], Some(Framing::Length(0))),
             (&[(CL, "42")], Some(Framing::Length(42))),
@@ -180,20 +190,21 @@ mod tests {
 
     #[test]
     fn answers() {
-        let get = Method::GET;
-        let table: &[(&Method, u16, &[(&'static str, &'static str)], Option<(Framing, bool)>)] = &[
-            (&get, 200, &[(CL, "5")], Some((Framing::Length(5), true))),
-            (&get, 200, &[(CL, "5"), ("connection", "Close")], Some((Framing::Length(5), false))),
-            (&get, 200, &[(TE, "chunked")], Some((Framing::Chunked, true))),
-            (&get, 200, &[(TE, "chunked"), (CL, "5")], Some((Framing::Chunked, false))),
-            (&get, 200, &[], Some((Framing::UntilClose, false))),
-            (&get, 204, &[(CL, "5")], Some((Framing::Length(0), true))),
-            (&get, 304, &[(CL, "5")], Some((Framing::Length(0), true))),
+        type Case = (&'static Method, u16, Lines, Option<(Framing, bool)>);
+        let table: &[Case] = &[
+            (&Method::GET, 200, &[(CL, "5")], Some((Framing::Length(5), true))),
+            (&Method::GET, 200, &[(CL, "5"), ("connection", "Close")], Some((Framing::Length(5), false))),
+            (&Method::GET, 200, &[(TE, "chunked")], Some((Framing::Chunked, true))),
+            (&Method::GET, 200, &[(TE, "chunked"), (CL, "5")], Some((Framing::Chunked, false))),
+            (&Method::GET, 200, &[], Some((Framing::UntilClose, false))),
+            (&Method::GET, 204, &[(CL, "5")], Some((Framing::Length(0), true))),
+            (&Method::GET, 304, &[(CL, "5")], Some((Framing::Length(0), true))),
             (&Method::HEAD, 200, &[(CL, "5")], Some((Framing::Length(0), true))),
             (&Method::HEAD, 200, &[(TE, "chunked")], Some((Framing::Length(0), true))),
-            (&get, 200, &[(TE, "gzip")], None),
-            (&get, 200, &[(CL, "x")], None),
-            (&get, 200, &[(CL, "1"), (CL, "2")], None),
+            (&Method::GET, 200, &[(TE, "gzip")], None),
+            (&Method::GET, 200, &[(CL, "x")], None),
+            (&Method::GET, 200, &[(CL, "1"), (CL, "2")], None),
+            (&Method::GET, 200, &[(CL, "2"), (CL, "2")], Some((Framing::Length(2), true))),
         ];
         for (method, status, lines, expected) in table {
             let status = StatusCode::from_u16(*status).unwrap();

@@ -59,29 +59,45 @@ pub(crate) fn blank(bytes: &[u8]) -> usize {
 /// A whole request head.
 pub(crate) fn request(head: &[u8]) -> Result<RequestHead, Malformed> {
     let head = Bytes::copy_from_slice(head);
-    let mut usual = [const { MaybeUninit::uninit() }; USUAL_LINES];
-    match parse_request(&head, &mut usual) {
-        Err(httparse::Error::TooManyHeaders) => {
-            let mut most = vec![MaybeUninit::uninit(); MOST_LINES];
-            parse_request(&head, &mut most).map_err(malformed)?
+    match request_of(&head, None) {
+        // httparse takes targets of UTF-8 only; a query is passed on whatever its bytes are.
+        Err(httparse::Error::Token) => {
+            let (head, target) = target::taken_out(&head).ok_or(malformed(httparse::Error::Token))?;
+            request_of(&head, Some(target)).map_err(malformed)?
         }
         parsed => parsed.map_err(malformed)?,
     }
 }
 
+/// `target`: instead of the one in the head.
+fn request_of(head: &Bytes, target: Option<Bytes>) -> Result<Result<RequestHead, Malformed>, httparse::Error> {
+    let mut usual = [const { MaybeUninit::uninit() }; USUAL_LINES];
+    match parse_request(head, target.clone(), &mut usual) {
+        Err(httparse::Error::TooManyHeaders) => {
+            let mut most = vec![MaybeUninit::uninit(); MOST_LINES];
+            parse_request(head, target, &mut most)
+        }
+        parsed => parsed,
+    }
+}
+
 fn parse_request<'b>(
     head: &'b Bytes,
+    target: Option<Bytes>,
     lines: &mut [MaybeUninit<httparse::Header<'b>>],
 ) -> Result<Result<RequestHead, Malformed>, httparse::Error> {
     let mut parsed = httparse::Request::new(&mut []);
     let complete = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, head, lines)?;
-    Ok(if complete.is_complete() { make_request(head, &parsed) } else { Err(Malformed::Shape("incomplete head")) })
+    if !complete.is_complete() {
+        return Ok(Err(Malformed::Shape("incomplete head")));
+    }
+    let target = target.unwrap_or_else(|| head.slice_ref(parsed.path.unwrap_or_default().as_bytes()));
+    Ok(make_request(head, target, &parsed))
 }
 
-fn make_request(head: &Bytes, parsed: &httparse::Request<'_, '_>) -> Result<RequestHead, Malformed> {
+fn make_request(head: &Bytes, target: Bytes, parsed: &httparse::Request<'_, '_>) -> Result<RequestHead, Malformed> {
     let shape = Malformed::Shape;
     let method = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes()).map_err(|_| shape("method"))?;
-    let target = head.slice_ref(parsed.path.unwrap_or_default().as_bytes());
     let (uri, raw_query) = target::parse(&method, target).ok_or(shape("malformed target"))?;
     let version = version(parsed.version);
     let (headers, present) = headers(head, parsed.headers)?;

@@ -13,17 +13,26 @@ pub(crate) struct Outgoing {
     ending: Ending,
     written: u64,
     ended: bool,
+    /// Bytes that the peer had not taken yet when it was last asked.
+    unsent: usize,
 }
 
 impl Outgoing {
     /// A body that ends as its head said.
     pub(crate) fn new(ending: Ending) -> Self {
-        Self { ending, written: 0, ended: matches!(ending, Ending::None | Ending::Spared(_) | Ending::Length(0)) }
+        let ended = matches!(ending, Ending::None | Ending::Spared(_) | Ending::Length(0));
+        Self { ending, written: 0, ended, unsent: 0 }
     }
 
     /// Whether all of it is on the wire.
     pub(crate) fn ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whether the peer has taken anything since this was last asked.
+    pub(crate) fn moved(&mut self, wire: &Wire) -> bool {
+        let unsent = wire.unsent();
+        std::mem::replace(&mut self.unsent, unsent) != unsent
     }
 
     /// Puts a frame on the wire; `None` is the end. A body that is longer or shorter than its head said is an error:

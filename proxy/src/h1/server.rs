@@ -181,6 +181,8 @@ where
         }
         origin.with_wire(Wire::shrink);
         let bytes_came = tokio::select! {
+            // In this order: a request that is here already is served.
+            biased;
             came = poll_fn(|cx| origin.with_wire(|wire| wire.poll_bytes_come(cx))) => came,
             () = drain.started() => false,
         };
@@ -389,7 +391,10 @@ impl Busy<'_> {
                 let side = &mut *self.origin.side.borrow_mut();
                 outgoing.put(frame, &mut side.wire, side.title_case)?;
             }
-            ready!(self.origin.with_wire(|wire| wire.poll_flush(cx)))?;
+            if self.origin.with_wire(|wire| wire.poll_flush(cx))?.is_pending() {
+                let moved = self.origin.with_wire(|wire| outgoing.moved(wire));
+                return body.as_mut().poll_overdue(moved, cx).map(Err);
+            }
             if outgoing.ended() {
                 return Poll::Ready(Ok(()));
             }
@@ -441,6 +446,7 @@ impl Asked {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // lives for one poll; a box would be an allocation per request
 enum Next {
     Head(RequestHead),
     Refused(Malformed),

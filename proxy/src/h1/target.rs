@@ -11,6 +11,9 @@ use http::{Method, Uri};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawQuery(pub Bytes);
 
+/// Longer is no [`Uri`]; upstream takes whatever fits into a head.
+const MOST_URI: usize = u16::MAX as usize - 1;
+
 /// Reads a request target; `None` if it is none.
 pub(crate) fn parse(method: &Method, target: Bytes) -> Option<(Uri, Option<RawQuery>)> {
     if method == Method::CONNECT {
@@ -26,7 +29,8 @@ pub(crate) fn parse(method: &Method, target: Bytes) -> Option<(Uri, Option<RawQu
         }
     };
     // One look decides for nearly all requests that there is nothing to do.
-    if !target[path_at..].iter().copied().any(unusual) {
+    let pathless = target.get(path_at) == Some(&b'?');
+    if target.len() <= MOST_URI && !pathless && !target[path_at..].iter().copied().any(unusual) {
         return Some((Uri::from_maybe_shared(target).ok()?, None));
     }
     let query_at = target[path_at..].iter().position(|byte| *byte == b'?').map_or(target.len(), |at| path_at + at);
@@ -36,14 +40,28 @@ pub(crate) fn parse(method: &Method, target: Bytes) -> Option<(Uri, Option<RawQu
     }
     let mut encoded = Vec::with_capacity(target.len() + 16);
     encoded.extend_from_slice(&target[..path_at]);
-    encode_path(&mut encoded, path);
+    encode_path(&mut encoded, if pathless { b"/" } else { path });
     let query = target.slice(query_at..);
-    if query.iter().all(|byte| fits_query(*byte)) {
+    if encoded.len() + query.len() <= MOST_URI && query.iter().all(|byte| fits_query(*byte)) {
         encoded.extend_from_slice(&query);
         return Some((Uri::from_maybe_shared(Bytes::from(encoded)).ok()?, None));
     }
     encoded.push(b'?');
     Some((Uri::from_maybe_shared(Bytes::from(encoded)).ok()?, Some(RawQuery(query.slice(1..)))))
+}
+
+/// A request head whose target is not UTF-8, with `/` in its place, and that target; `None` if that is not what is wrong
+/// with it.
+pub(crate) fn taken_out(head: &Bytes) -> Option<(Bytes, Bytes)> {
+    let line = &head[..memchr::memchr(b'\n', head)?];
+    let start = memchr::memchr(b' ', line)? + 1;
+    let end = start + memchr::memchr(b' ', &line[start..])?;
+    let target = &line[start..end];
+    if std::str::from_utf8(target).is_ok() || target.iter().any(u8::is_ascii_control) {
+        return None;
+    }
+    let plain = [&head[..start], b"/", &head[end..]].concat();
+    Some((plain.into(), head.slice(start..end)))
 }
 
 /// Bytes that ask for a closer look, in a path or a query.
@@ -104,6 +122,8 @@ mod tests {
             ("/caf\u{e9}?caf\u{e9}", Some("/caf%C3%A9?caf\u{e9}")),
             ("http://host:81/p?q", Some("http://host:81/p?q")),
             ("http://host", Some("http://host/")),
+            ("http://host?q", Some("http://host/?q")),
+            ("http://host?<q>", Some("http://host/?<q>")),
             ("http://host/a|b", Some("http://host/a%7Cb")),
             ("/%zz", None),
             ("/%2", None),
@@ -115,8 +135,28 @@ mod tests {
             assert_eq!(sent(&Method::GET, target.as_bytes()).as_deref(), expected, "{target}");
         }
         assert_eq!(sent(&Method::GET, b"/\xff?\xff"), Some("/%FF?\u{fffd}".into()));
+        let long: &'static [u8] = format!("/p?{}", "q".repeat(MOST_URI)).leak().as_bytes();
+        assert_eq!(sent(&Method::GET, long).map(String::into_bytes).as_deref(), Some(long));
         assert_eq!(sent(&Method::CONNECT, b"host:443"), Some("host:443".into()));
         assert_eq!(sent(&Method::CONNECT, b"/path"), Some("/path".into()));
+    }
+
+    #[test]
+    fn only_a_target_that_is_not_utf_8_is_taken_out() {
+        for (head, expected) in [
+            (
+                &b"GET /\xff?q HTTP/1.1\r\nA: \xff\r\n\r\n"[..],
+                Some((&b"GET / HTTP/1.1\r\nA: \xff\r\n\r\n"[..], &b"/\xff?q"[..])),
+            ),
+            (b"GET /p HTTP/1.1\r\nA: \xff\r\n\r\n", None),
+            (b"GET /\xff\x01 HTTP/1.1\r\n\r\n", None),
+            (b"GET\xff / HTTP/1.1\r\n\r\n", None),
+            (b"GET /\xff\r\n\r\n", None),
+            (b"\xff", None),
+        ] {
+            let got = taken_out(&Bytes::from_static(head));
+            assert_eq!(got.as_ref().map(|(head, target)| (&head[..], &target[..])), expected, "{head:?}");
+        }
     }
 
     proptest! {

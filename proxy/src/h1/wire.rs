@@ -22,6 +22,8 @@ const BULK: usize = 256 * 1024;
 const COPIED: usize = 2048;
 /// More than this waiting to be written: no more is taken in.
 const FULL: usize = 64 * 1024;
+/// Reads of one direction of a tunnel in one go; then the other direction, the clock and others have their turn.
+const ROUNDS: usize = 8;
 /// An emptied write buffer larger than this is given back.
 const KEPT: usize = 4096;
 
@@ -216,6 +218,12 @@ impl Wire {
         self.output.is_empty()
     }
 
+    /// Bytes that were put and are not written yet.
+    pub(crate) fn unsent(&self) -> usize {
+        let Output { small, sent, large, after } = &self.output;
+        small.len() - sent + large.len() + after.len()
+    }
+
     /// Takes the buffer of small things, as to keep what was written for another try.
     pub(crate) fn take_small(&mut self) -> Vec<u8> {
         self.output.sent = 0;
@@ -278,7 +286,7 @@ impl Wire {
     /// Moves what there is to another wire, as much as that one takes. Returns the bytes moved since the last call,
     /// and whether this side has ended; pending when either side has to wait.
     pub(crate) fn poll_move(&mut self, to: &mut Self, moved: &mut u64, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
+        for _ in 0..ROUNDS {
             ready!(to.poll_flush(cx))?;
             if !self.input.is_empty() {
                 *moved += self.input.len() as u64;
@@ -306,6 +314,8 @@ impl Wire {
             }
             *moved += read as u64;
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Gives all buffers back; for a connection that rests.
