@@ -26,6 +26,7 @@ use fields::{Answered, Asked, Facts, Field};
 use number::push_float;
 pub use template::TemplateError;
 use template::{Begun, Template};
+use value::into_text;
 use writer::Writer;
 
 /// Used when the log is on and no template is given.
@@ -63,9 +64,9 @@ pub fn sample(template: &str) -> Result<String, TemplateError> {
     let peer = Peer::new(([127, 0, 0, 1], 1).into());
     let mut entry = log.arrive(&request, &peer, false).ok_or_else(|| TemplateError::new("not logged"))?;
     entry.answers(StatusCode::OK);
-    let mut line = String::new();
+    let mut line = Vec::new();
     entry.line(&mut line)?;
-    Ok(line)
+    Ok(into_text(line))
 }
 
 /// A line in the making that has grown beyond this is given back.
@@ -79,7 +80,7 @@ pub struct RequestLog {
     identity: Identity,
     writer: Writer,
     /// The line in the making; here, so that not every line takes memory of its own.
-    line: RefCell<String>,
+    line: RefCell<Vec<u8>>,
 }
 
 impl RequestLog {
@@ -119,10 +120,15 @@ impl RequestLog {
             peer: peer.address,
         };
         let facts = Facts { identity: &self.identity, asked: Some(asked), answered: None };
+        let (mut begun, failed) = match self.template.begin(&facts) {
+            Ok(begun) => (begun, None),
+            Err(error) => (Begun::default(), Some(error)),
+        };
+        begun.note(&asked.url());
         Some(Box::new(Entry {
-            begun: self.template.begin(&facts),
+            begun,
+            failed,
             method: request.method().clone(),
-            url: asked.url().into(),
             request: self.template.keeps_request().then(|| Box::new(Kept::of(&asked))),
             since: Instant::now(),
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
@@ -140,12 +146,12 @@ impl RequestLog {
             line.clear();
             entry.failed_line(&mut line);
         }
-        if !line.ends_with('\n') {
-            line.push('\n');
+        if !line.ends_with(b"\n") {
+            line.push(b'\n');
         }
         self.writer.line(&line);
         if line.capacity() > SPARE_BYTES {
-            *line = String::new();
+            *line = Vec::new();
         }
     }
 }
@@ -155,10 +161,10 @@ impl RequestLog {
 pub struct Entry {
     log: Rc<RequestLog>,
     since: Instant,
-    /// What the template takes from the request, filled in.
-    begun: Result<Begun, TemplateError>,
+    /// What the template takes from the request, filled in, and the URL, should a template fail.
+    begun: Begun,
+    failed: Option<TemplateError>,
     method: Method,
-    url: Box<str>,
     /// The request itself, for the few templates that ask for it together with the answer.
     request: Option<Box<Kept>>,
     status: StatusCode,
@@ -216,23 +222,26 @@ impl Entry {
         (self.status, self.size) = (StatusCode::INTERNAL_SERVER_ERROR, 0);
     }
 
-    fn line(&self, out: &mut String) -> Result<(), TemplateError> {
-        let begun = self.begun.as_ref().map_err(Clone::clone)?;
-        let answered = Answered { status: self.status, size: self.size, latency: self.since.elapsed().as_secs_f64() };
+    fn line(&self, out: &mut Vec<u8>) -> Result<(), TemplateError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let latency = self.since.elapsed().as_secs_f64();
         let facts = Facts {
             identity: &self.log.identity,
             asked: self.request.as_ref().map(|request| request.asked()),
-            answered: Some(answered),
+            answered: Some(Answered { status: self.status, size: self.size, latency }),
         };
-        self.log.template.finish(begun, &facts, out)
+        self.log.template.finish(&self.begun, &facts, out)
     }
 
-    fn failed_line(&self, out: &mut String) {
-        let (method, code, url) = (&self.method, self.status.as_u16(), &self.url);
-        out.push_str(&format!("Invalid request log template: method: {method}, response code: {code}, latency: "));
+    fn failed_line(&self, out: &mut Vec<u8>) {
+        let (method, code) = (&self.method, self.status.as_u16());
+        let text = format!("Invalid request log template: method: {method}, response code: {code}, latency: ");
+        out.extend_from_slice(text.as_bytes());
         push_float(out, self.since.elapsed().as_secs_f64());
-        out.push_str(", url: ");
-        out.push_str(url);
+        out.extend_from_slice(b", url: ");
+        out.extend_from_slice(self.begun.noted());
     }
 }
 

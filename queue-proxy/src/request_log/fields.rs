@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use super::headers::Headers;
 use super::number::push_int;
 use super::template::{self, Data, Known};
-use super::value::Value;
+use super::value::{Value, into_text};
 use crate::config::Identity;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -204,14 +204,13 @@ fn trace_id(headers: Headers<'_>) -> Cow<'_, str> {
 fn address(peer: SocketAddr) -> String {
     let SocketAddr::V4(v4) = SocketAddr::new(peer.ip().to_canonical(), peer.port()) else { return peer.to_string() };
     // By hand, for the formatter takes longer than the rest of a line.
-    let mut out = String::with_capacity("255.255.255.255:65535".len());
-    for (n, octet) in v4.ip().octets().into_iter().enumerate() {
-        out.push_str(if n == 0 { "" } else { "." });
+    let mut out = Vec::with_capacity("255.255.255.255:65535".len());
+    for (octet, behind) in v4.ip().octets().into_iter().zip(*b"...:") {
         push_int(&mut out, i64::from(octet));
+        out.push(behind);
     }
-    out.push(':');
     push_int(&mut out, i64::from(v4.port()));
-    out
+    into_text(out)
 }
 
 #[cfg(test)]

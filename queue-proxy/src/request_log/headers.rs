@@ -37,17 +37,19 @@ impl<'a> Headers<'a> {
     }
 
     /// All of them: `map[A:[1 2] B:[3]]`, in the order of their names.
-    pub(super) fn print(self, out: &mut String) {
+    pub(super) fn print(self, out: &mut Vec<u8>) {
         let mut names: Vec<&HeaderName> = self.shown().collect();
         names.sort_unstable_by_key(|name| name.as_str());
-        out.push_str("map[");
+        out.extend_from_slice(b"map[");
         for (n, name) in names.into_iter().enumerate() {
-            out.push_str(if n == 0 { "" } else { " " });
-            out.push_str(&canonical(name.as_str()));
-            out.push(':');
+            if n > 0 {
+                out.push(b' ');
+            }
+            out.extend_from_slice(canonical(name.as_str()).as_bytes());
+            out.push(b':');
             print_list(&self.lines(name), out);
         }
-        out.push(']');
+        out.push(b']');
     }
 
     fn shown(self) -> impl Iterator<Item = &'a HeaderName> {
@@ -56,13 +58,15 @@ impl<'a> Headers<'a> {
 }
 
 /// `[a b]`
-pub(super) fn print_list(list: &[Cow<'_, str>], out: &mut String) {
-    out.push('[');
+pub(super) fn print_list(list: &[Cow<'_, str>], out: &mut Vec<u8>) {
+    out.push(b'[');
     for (n, text) in list.iter().enumerate() {
-        out.push_str(if n == 0 { "" } else { " " });
-        out.push_str(text);
+        if n > 0 {
+            out.push(b' ');
+        }
+        out.extend_from_slice(text.as_bytes());
     }
-    out.push(']');
+    out.push(b']');
 }
 
 /// Go keeps Host out of the headers; the original host is not for the user.

@@ -4,30 +4,33 @@
 const NANOS: f64 = 1e9;
 
 /// A whole number.
-pub(super) fn push_int(out: &mut String, n: i64) {
+pub(super) fn push_int(out: &mut Vec<u8>, n: i64) {
     if n < 0 {
-        out.push('-');
+        out.push(b'-');
     }
     push_digits(out, n.unsigned_abs(), 1);
 }
 
 /// At least `least` digits, at most 20.
-fn push_digits(out: &mut String, mut n: u64, least: usize) {
+fn push_digits(out: &mut Vec<u8>, mut n: u64, least: usize) {
+    if n < 10 && least <= 1 {
+        return out.push(b'0' + n as u8);
+    }
     let mut digits = [b'0'; 20];
     let mut at = digits.len();
-    while n > 0 || digits.len() - at < least.min(digits.len()) {
+    while n > 0 && at > 0 {
         at -= 1;
         digits[at] = b'0' + (n % 10) as u8;
         n /= 10;
     }
-    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
+    out.extend_from_slice(&digits[at.min(digits.len().saturating_sub(least))..]);
 }
 
 /// Shortest digits that read back the same; exponent form below 1e-4 and from 1e21.
-pub(super) fn push_float(out: &mut String, n: f64) {
+pub(super) fn push_float(out: &mut Vec<u8>, n: f64) {
     match whole_nanos(n) {
         Some(nanos) => push_nanos(out, nanos),
-        None => out.push_str(&shortest(n)),
+        None => out.extend_from_slice(shortest(n).as_bytes()),
     }
 }
 
@@ -39,7 +42,7 @@ fn whole_nanos(n: f64) -> Option<u64> {
     ((0.0..1e15).contains(&nanos) && nanos / NANOS == n && n.is_sign_positive()).then_some(nanos as u64)
 }
 
-fn push_nanos(out: &mut String, nanos: u64) {
+fn push_nanos(out: &mut Vec<u8>, nanos: u64) {
     let (whole, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     if whole == 0 && (1..100_000).contains(&fraction) {
         // Below 1e-4: d.dddde-0X.
@@ -48,7 +51,7 @@ fn push_nanos(out: &mut String, nanos: u64) {
         push_digits(out, digits / one, 1);
         digits %= one;
         push_fraction(out, digits, (9 - exponent) as usize);
-        out.push_str("e-");
+        out.extend_from_slice(b"e-");
         push_digits(out, u64::from(exponent), 2);
         return;
     }
@@ -57,7 +60,7 @@ fn push_nanos(out: &mut String, nanos: u64) {
 }
 
 /// A point and `places` digits without the zeros at their end; nothing if all are zeros.
-fn push_fraction(out: &mut String, mut fraction: u64, mut places: usize) {
+fn push_fraction(out: &mut Vec<u8>, mut fraction: u64, mut places: usize) {
     if fraction == 0 {
         return;
     }
@@ -65,7 +68,7 @@ fn push_fraction(out: &mut String, mut fraction: u64, mut places: usize) {
         fraction /= 10;
         places -= 1;
     }
-    out.push('.');
+    out.push(b'.');
     push_digits(out, fraction, places);
 }
 
@@ -88,9 +91,9 @@ mod tests {
     use std::time::Duration;
 
     fn float(n: f64) -> String {
-        let mut out = String::new();
+        let mut out = Vec::new();
         push_float(&mut out, n);
-        out
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
@@ -118,9 +121,9 @@ mod tests {
     #[test]
     fn whole_numbers() {
         for n in [0, 7, -1, 10, 404, i64::MAX, i64::MIN] {
-            let mut out = String::new();
+            let mut out = Vec::new();
             push_int(&mut out, n);
-            assert_eq!(out, n.to_string());
+            assert_eq!(out, n.to_string().as_bytes());
         }
     }
 

@@ -8,12 +8,12 @@
 
 mod parse;
 
-use super::value::{Value, printf};
+use super::value::{Value, into_text, printf};
 
 /// A parsed template.
 #[derive(Debug)]
 pub(super) struct Template<F> {
-    nodes: Vec<(Step, Node<F>)>,
+    parts: Vec<(Step, Vec<Node<F>>)>,
     keeps_request: bool,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Known {
     AtTheEnd,
 }
 
-/// When a node is filled in.
+/// When a part of a line is filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Arrival,
@@ -64,18 +64,43 @@ enum Step {
 }
 
 /// What was filled in at arrival.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Begun {
-    text: String,
-    /// Where each node's text ends.
+    text: Vec<u8>,
+    /// Where each part ends.
     ends: Vec<usize>,
+}
+
+impl Begun {
+    /// Keeps something more than the parts.
+    pub(super) fn note(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+
+    /// What was noted.
+    pub(super) fn noted(&self) -> &[u8] {
+        self.text.get(self.ends.last().copied().unwrap_or_default()..).unwrap_or_default()
+    }
 }
 
 #[derive(Debug)]
 enum Node<F> {
     Text(String),
+    /// A field that is there, without arguments, as most actions are; alone or behind `js`.
+    Field(F, bool),
     Print(Pipe<F>),
     If(Pipe<F>, Vec<Node<F>>, Vec<Node<F>>),
+}
+
+impl<F: Field> Node<F> {
+    fn print(pipe: Pipe<F>) -> Self {
+        match pipe.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
+            [[Operand::Field(Some(field), _)]] => Self::Field(*field, false),
+            [[Operand::Call(Function::Js), Operand::Field(Some(field), _)]]
+            | [[Operand::Field(Some(field), _)], [Operand::Call(Function::Js)]] => Self::Field(*field, true),
+            _ => Self::Print(pipe),
+        }
+    }
 }
 
 type Pipe<F> = Vec<Vec<Operand<F>>>;
@@ -129,11 +154,11 @@ impl Function {
         let [first, rest @ ..] = arguments else { return None };
         Some(match self {
             Self::Js | Self::Print => {
-                let mut text = String::new();
+                let mut text = Vec::new();
                 for value in arguments {
                     self.print(value, &mut text);
                 }
-                Value::Text(text.into())
+                Value::Text(into_text(text).into())
             }
             Self::Printf => match first {
                 Value::Text(format) => Value::Text(printf(format, rest).into()),
@@ -150,7 +175,7 @@ impl Function {
     }
 
     /// One argument of `js` or `print`, which treat each for itself.
-    fn print(self, value: &Value<'_>, out: &mut String) {
+    fn print(self, value: &Value<'_>, out: &mut Vec<u8>) {
         if self == Self::Js { value.print_js(out) } else { value.print(out) }
     }
 
@@ -167,18 +192,23 @@ impl<F: Field> Template<F> {
         if let Some(word) = end {
             return error(format!("unexpected {{{{{word}}}}}"));
         }
-        let mut keeps_request = false;
-        let nodes = nodes.into_iter().map(|node| {
+        let (mut parts, mut keeps_request) = (Vec::<(Step, Vec<Node<F>>)>::new(), false);
+        for node in nodes {
+            let before = parts.last().map_or(Step::Arrival, |(step, _)| *step);
             let step = match (uses(&node, Known::AtArrival), uses(&node, Known::AtTheEnd)) {
+                (false, false) => before,
                 (true, false) => Step::Arrival,
-                (both, _) => {
+                (both, true) => {
                     keeps_request |= both;
                     Step::End
                 }
             };
-            (step, node)
-        });
-        Ok(Self { nodes: nodes.collect(), keeps_request })
+            match parts.last_mut() {
+                Some((_, part)) if step == before => part.push(node),
+                _ => parts.push((step, vec![node])),
+            }
+        }
+        Ok(Self { parts, keeps_request })
     }
 
     /// Whether [`finish`](Self::finish) asks for fields of the request too.
@@ -188,10 +218,9 @@ impl<F: Field> Template<F> {
 
     /// Fills in what depends on the request.
     pub(super) fn begin(&self, data: &impl Data<Field = F>) -> Result<Begun, TemplateError> {
-        let early = self.nodes.iter().filter(|(step, _)| *step == Step::Arrival);
-        let mut begun = Begun { text: String::with_capacity(256), ends: Vec::with_capacity(self.nodes.len()) };
-        for (_, node) in early {
-            render(node, data, &mut begun.text)?;
+        let mut begun = Begun { text: Vec::with_capacity(512), ends: Vec::with_capacity(self.parts.len()) };
+        for (_, part) in self.parts.iter().filter(|(step, _)| *step == Step::Arrival) {
+            render(part, data, &mut begun.text)?;
             begun.ends.push(begun.text.len());
         }
         Ok(begun)
@@ -202,14 +231,14 @@ impl<F: Field> Template<F> {
         &self,
         begun: &Begun,
         data: &impl Data<Field = F>,
-        out: &mut String,
+        out: &mut Vec<u8>,
     ) -> Result<(), TemplateError> {
         let (mut from, mut ends) = (0, begun.ends.iter());
-        for (step, node) in &self.nodes {
+        for (step, part) in &self.parts {
             if *step == Step::End {
-                render(node, data, out)?;
+                render(part, data, out)?;
             } else if let Some(&end) = ends.next() {
-                out.push_str(begun.text.get(from..end).unwrap_or_default());
+                out.extend_from_slice(begun.text.get(from..end).unwrap_or_default());
                 from = end;
             }
         }
@@ -221,6 +250,7 @@ impl<F: Field> Template<F> {
 fn uses<F: Field>(node: &Node<F>, known: Known) -> bool {
     match node {
         Node::Text(_) => false,
+        Node::Field(field, _) => field.known() == known,
         Node::Print(pipe) => pipe_uses(pipe, known),
         Node::If(condition, yes, no) => {
             pipe_uses(condition, known) || yes.iter().chain(no).any(|node| uses(node, known))
@@ -236,20 +266,27 @@ fn pipe_uses<F: Field>(pipe: &Pipe<F>, known: Known) -> bool {
     })
 }
 
-fn render<F: Field>(node: &Node<F>, data: &impl Data<Field = F>, out: &mut String) -> Result<(), TemplateError> {
-    match node {
-        Node::Text(text) => out.push_str(text),
-        Node::Print(pipe) => print(pipe, data, out)?,
-        Node::If(condition, yes, no) => {
-            let branch = if evaluate(condition, data)?.truth() { yes } else { no };
-            branch.iter().try_for_each(|node| render(node, data, out))?;
+fn render<F: Field>(nodes: &[Node<F>], data: &impl Data<Field = F>, out: &mut Vec<u8>) -> Result<(), TemplateError> {
+    for node in nodes {
+        match node {
+            Node::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Node::Field(field, js) => match (data.value(*field, &[]), js) {
+                (Some(value), false) => value.print(out),
+                (Some(value), true) => value.print_js(out),
+                (None, _) => return error("a method without its argument"),
+            },
+            Node::Print(pipe) => print(pipe, data, out)?,
+            Node::If(condition, yes, no) => {
+                let branch = if evaluate(condition, data)?.truth() { yes } else { no };
+                render(branch, data, out)?;
+            }
         }
     }
     Ok(())
 }
 
 /// Prints a pipe's value. `js` and `print` at its end write into the line, without a text in between.
-fn print<F: Field>(pipe: &Pipe<F>, data: &impl Data<Field = F>, out: &mut String) -> Result<(), TemplateError> {
+fn print<F: Field>(pipe: &Pipe<F>, data: &impl Data<Field = F>, out: &mut Vec<u8>) -> Result<(), TemplateError> {
     if let [before @ .., last] = pipe.as_slice()
         && let [Operand::Call(function @ (Function::Js | Function::Print)), arguments @ ..] = last.as_slice()
     {
@@ -377,9 +414,9 @@ mod tests {
 
     fn rendered(template: &Template<Name>) -> Result<String, TemplateError> {
         let table = table();
-        let mut line = String::new();
+        let mut line = Vec::new();
         template.finish(&template.begin(&table)?, &table, &mut line)?;
-        Ok(line)
+        Ok(into_text(line))
     }
 
     #[test]
@@ -410,15 +447,17 @@ mod tests {
 
     #[test]
     fn what_is_known_at_arrival_is_filled_in_then() {
-        for (template, early, keeps) in [
-            ("a{{.Text}}b{{.N}}c{{js .Text}}", "it'sit\\'s", false),
-            ("{{.Empty}}{{if .Map}}{{.Text}}{{else}}{{.Empty}}{{end}}{{.N}}", "it's", false),
-            ("{{if .Text}}{{.N}}{{end}}{{.Text}}", "it's", true),
-            ("{{or .Empty .N .Text}}", "", true),
-            ("{{.Get (index (index .Map \"X\") 0)}}", "", true),
+        for (template, early, ends, keeps) in [
+            ("a{{.Text}}b{{.N}}c{{js .Text}}d", "ait'sbit\\'sd", &[6, 12][..], false),
+            ("{{.Empty}}{{if .Map}}{{.Text}}{{else}}{{.Empty}}{{end}}{{.N}}", "it's", &[4], false),
+            ("{{if .Text}}{{.N}}{{end}}{{.Text}}", "it's", &[4], true),
+            ("{{or .Empty .N .Text}}", "", &[], true),
+            ("{{.Get (index (index .Map \"X\") 0)}}", "", &[], true),
         ] {
             let template = Template::<Name>::parse(template).unwrap();
-            assert_eq!((template.begin(&table()).unwrap().text.as_str(), template.keeps_request()), (early, keeps));
+            let begun = template.begin(&table()).unwrap();
+            assert_eq!((into_text(begun.text), begun.ends.as_slice()), (early.into(), ends));
+            assert_eq!(template.keeps_request(), keeps);
         }
     }
 

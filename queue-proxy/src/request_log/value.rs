@@ -38,12 +38,12 @@ impl<'a> Value<'a> {
     }
 
     /// As `%v` prints it.
-    pub(super) fn print(&self, out: &mut String) {
+    pub(super) fn print(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Text(text) => out.push_str(text),
+            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
             Self::Int(n) => push_int(out, *n),
             Self::Float(n) => push_float(out, *n),
-            Self::Bool(yes) => out.push_str(if *yes { "true" } else { "false" }),
+            Self::Bool(yes) => out.extend_from_slice(if *yes { b"true" } else { b"false" }),
             Self::List(list) => print_list(list, out),
             Self::Headers(headers) => headers.print(out),
         }
@@ -51,13 +51,13 @@ impl<'a> Value<'a> {
 
     /// The same as a text of its own.
     pub(super) fn printed(&self) -> String {
-        let mut out = String::new();
+        let mut out = Vec::new();
         self.print(&mut out);
-        out
+        into_text(out)
     }
 
     /// For inside a JavaScript string.
-    pub(super) fn print_js(&self, out: &mut String) {
+    pub(super) fn print_js(&self, out: &mut Vec<u8>) {
         match self {
             Self::Text(text) => push_js(out, text),
             other => push_js(out, &other.printed()),
@@ -97,6 +97,11 @@ impl<'a> Value<'a> {
     }
 }
 
+/// What was printed, as a text. It is made of texts, so nothing of it is ever replaced.
+pub(super) fn into_text(printed: Vec<u8>) -> String {
+    String::from_utf8(printed).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
 /// What has to be escaped inside a JavaScript string, or looked at as a character.
 const SPECIAL: [bool; 256] = {
     let mut special = [false; 256];
@@ -110,19 +115,20 @@ const SPECIAL: [bool; 256] = {
 };
 
 /// Text for inside a JavaScript string; runs with nothing to escape are copied as they are.
-fn push_js(out: &mut String, text: &str) {
+fn push_js(out: &mut Vec<u8>, text: &str) {
     let mut rest = text;
     loop {
         let clean = rest.bytes().position(|byte| SPECIAL[usize::from(byte)]).unwrap_or(rest.len());
         let (run, special) = rest.split_at_checked(clean).unwrap_or((rest, ""));
-        out.push_str(run);
+        out.extend_from_slice(run.as_bytes());
         let mut chars = special.chars();
         match chars.next() {
             None => return,
-            Some(c @ ('\\' | '\'' | '"')) => out.extend(['\\', c]),
-            Some(c @ ('<' | '>' | '&' | '=' | '\0'..='\x1f')) => _ = write!(out, "\\u{:04X}", c as u32),
-            Some(c) if c.is_ascii() || printable(c) => out.push(c),
-            Some(c) => _ = write!(out, "\\u{:04X}", c as u32),
+            Some(c @ ('\\' | '\'' | '"')) => out.extend_from_slice(&[b'\\', c as u8]),
+            Some(c) if !matches!(c, '<' | '>' | '&' | '=' | '\0'..='\x1f') && (c.is_ascii() || printable(c)) => {
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            Some(c) => out.extend_from_slice(format!("\\u{:04X}", c as u32).as_bytes()),
         }
         rest = chars.as_str();
     }
@@ -197,9 +203,9 @@ mod tests {
             ("<b>\n", "\\u003Cb\\u003E\\u000A"),
             ("é\u{2028}", "é\\u2028"),
         ] {
-            let mut out = String::new();
+            let mut out = Vec::new();
             Value::text(text).print_js(&mut out);
-            assert_eq!(out, escaped);
+            assert_eq!(into_text(out), escaped);
         }
     }
 

@@ -63,7 +63,7 @@ impl Writer {
     }
 
     /// Takes a line, its end included.
-    pub(crate) fn line(&self, line: &str) {
+    pub(crate) fn line(&self, line: &[u8]) {
         let Some(shared) = &self.shared else { return };
         // A lock in a request's way, but hardly ever a taken one: the thread holds it a hundred times a second, to swap
         // two buffers.
@@ -76,7 +76,7 @@ impl Writer {
             return;
         }
         let first = waiting.text.is_empty();
-        waiting.text.extend_from_slice(line.as_bytes());
+        waiting.text.extend_from_slice(line);
         waiting.lines += 1;
         waiting.bytes += line.len();
         drop(waiting);
@@ -175,10 +175,10 @@ mod tests {
     #[test]
     fn lines_that_came_during_a_write_are_one_write() {
         let (writer, written, tell) = slow();
-        writer.line("first\n");
+        writer.line(b"first\n");
         assert_eq!(written.recv().unwrap(), b"first\n", "a lone line waits for nothing");
         for _ in 0..100 {
-            writer.line("more\n");
+            writer.line(b"more\n");
         }
         drop(tell); // whatever it writes, it goes well
         drop(writer);
@@ -190,10 +190,10 @@ mod tests {
     fn what_nobody_reads_is_bounded_in_lines_and_in_bytes() {
         for (line, kept) in [("a\n".to_string(), KEPT_LINES), ("b".repeat(KEPT_BYTES / 4 + 1), 4)] {
             let (writer, written, tell) = slow();
-            writer.line(&line);
+            writer.line(line.as_bytes());
             written.recv().unwrap();
             for _ in 0..KEPT_LINES + 9 {
-                writer.line(&line);
+                writer.line(line.as_bytes());
             }
             let shared = writer.shared.clone().unwrap();
             assert_eq!(kept_and_lost(&shared), (kept, KEPT_LINES + 10 - kept));
@@ -207,11 +207,11 @@ mod tests {
     #[test]
     fn without_a_reader_nothing_is_kept() {
         let (writer, written, tell) = slow();
-        writer.line("a\n");
+        writer.line(b"a\n");
         written.recv().unwrap();
         tell.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
         let _ = writer.done.recv(); // the thread is gone
-        writer.line("b\n");
+        writer.line(b"b\n");
         assert_eq!(kept_and_lost(writer.shared.as_ref().unwrap()), (0, 0));
         drop(writer);
         assert!(written.recv().is_err());

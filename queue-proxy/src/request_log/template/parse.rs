@@ -74,7 +74,7 @@ pub(super) fn block<F: Field>(pieces: &mut std::vec::IntoIter<Piece>, depth: usi
                 word @ ("range" | "with" | "define" | "template" | "block" | "break" | "continue") => {
                     return error(format!("{word} is not supported"));
                 }
-                _ => nodes.push(Node::Print(pipe(&action)?)),
+                _ => nodes.push(Node::print(pipe(&action)?)),
             },
         }
     }
