@@ -434,7 +434,10 @@ mod tests {
         };
         for n in 0..1000 {
             let mut headers = HeaderMap::new();
-            headers.insert(api::headers::SERVING_TAG, HeaderValue::try_from(format!("tag{n}")).unwrap());
+            headers.insert(
+                api::headers::SERVING_TAG,
+                HeaderValue::try_from(format!("{}tag{n}", ["", "kn:"][n % 2])).unwrap(),
+            );
             let method = Method::from_bytes(format!("M{n}").as_bytes()).unwrap();
             metrics.record(metrics.arrive(&method, Version::HTTP_11, &headers, None), &outcome);
         }

@@ -325,12 +325,22 @@ mod tests {
             ("{{.Request.Header.Get \"K-Original-Host\"}}{{.Request.URL.Path}}", "/a\n"),
             ("{{.TraceID}}", "b3\n"),
             ("{{if eq .Response.Code 404}}lost{{end}}", "lost\n"),
+            (
+                "{{if eq .Response.Code 404}}{{.Request.Host}} {{index .Request.Header \"X-A\" 1}}{{end}}",
+                "app.example 2\n",
+            ),
+            ("{{index .Request.Header \"x-a\"}}{{index .Request.Header \"Host\"}}", "[][]\n"),
+            ("{{.Request.Header}}", "map[X-A:[1 2] X-B3-Traceid:[b3]]\n"),
         ] {
             assert_eq!(logged(template, false, false, headers), line, "{template}");
         }
-        let failed = logged("{{.Request.Nope}}", false, false, &[]);
-        assert!(failed.starts_with("Invalid request log template: method: GET, response code: 404, latency: "));
-        assert!(failed.ends_with(", url: /a?b=c\n"));
+        for fails in
+            ["{{.Request.Nope}}", "{{.Request.Host}}{{index .Response.Code 1}}", "a{{index .Request.Header 1}}"]
+        {
+            let failed = logged(fails, false, false, &[]);
+            assert!(failed.starts_with("Invalid request log template: method: GET, response code: 404, latency: "));
+            assert!(failed.ends_with(", url: /a?b=c\n"), "{failed}");
+        }
     }
 
     #[test]

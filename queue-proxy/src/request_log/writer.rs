@@ -8,10 +8,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines kept while the reader is slow; beyond it they are lost and counted.
-const KEPT_LINES: usize = 4096;
-/// The same in bytes; one line more may begin below it.
-const KEPT_BYTES: usize = 4 << 20;
+/// Bytes kept while the reader is slow, some 4,000 lines of the default template; lines that come when there are more
+/// are lost and counted.
+const KEPT: usize = 2 << 20;
 /// From one write to the next.
 const PAUSE: Duration = Duration::from_millis(10);
 /// At the end, what is kept must be taken within this time.
@@ -37,9 +36,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     text: Vec<u8>,
-    /// Of `text` and of what the thread is writing.
-    lines: usize,
-    bytes: usize,
+    /// Bytes that the thread is writing.
+    writing: usize,
+    /// Lines.
     lost: u64,
     /// No lines will come, or nobody reads them.
     ended: bool,
@@ -71,14 +70,12 @@ impl Writer {
         if waiting.ended {
             return;
         }
-        if waiting.lines >= KEPT_LINES || waiting.bytes >= KEPT_BYTES {
+        if waiting.writing + waiting.text.len() >= KEPT {
             waiting.lost += 1;
             return;
         }
         let first = waiting.text.is_empty();
         waiting.text.extend_from_slice(line);
-        waiting.lines += 1;
-        waiting.bytes += line.len();
         drop(waiting);
         if first {
             shared.news.notify_one();
@@ -104,7 +101,7 @@ impl Shared {
     fn write_all(&self, mut sink: impl Write) {
         let mut batch = Vec::new();
         let mut last: Option<Instant> = None;
-        while let Some(lines) = self.next(&mut batch, last) {
+        while self.next(&mut batch, last) {
             let written = sink.write_all(&batch).and_then(|()| sink.flush());
             last = Some(Instant::now());
             let mut waiting = self.lock();
@@ -113,8 +110,7 @@ impl Shared {
                 *waiting = Waiting { ended: true, ..Waiting::default() };
                 return;
             }
-            waiting.lines -= lines;
-            waiting.bytes -= batch.len();
+            waiting.writing = 0;
             let lost = std::mem::take(&mut waiting.lost);
             drop(waiting);
             if lost > 0 {
@@ -127,20 +123,17 @@ impl Shared {
         }
     }
 
-    /// Waits for text, and for the pause after the last write; the text goes into `batch`. How many lines it is; `None`
-    /// at the end.
-    fn next(&self, batch: &mut Vec<u8>, last: Option<Instant>) -> Option<usize> {
+    /// Waits for text, and for the pause after the last write; the text goes into `batch`. False if it is the end.
+    fn next(&self, batch: &mut Vec<u8>, last: Option<Instant>) -> bool {
         let quiet = |waiting: &mut Waiting| waiting.text.is_empty() && !waiting.ended;
         let mut waiting = self.news.wait_while(self.lock(), quiet).unwrap_or_else(PoisonError::into_inner);
         if let Some(pause) = last.and_then(|last| PAUSE.checked_sub(last.elapsed())) {
             let waited = self.news.wait_timeout_while(waiting, pause, |waiting| !waiting.ended);
             (waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        if waiting.text.is_empty() {
-            return None;
-        }
         std::mem::swap(batch, &mut waiting.text);
-        Some(waiting.lines)
+        waiting.writing = batch.len();
+        !batch.is_empty()
     }
 }
 
@@ -167,9 +160,9 @@ mod tests {
         (Writer::new(Slow(says, told)).unwrap(), written, tell)
     }
 
-    fn kept_and_lost(shared: &Shared) -> (usize, usize) {
+    fn kept_and_lost(shared: &Shared) -> (usize, u64) {
         let waiting = shared.lock();
-        (waiting.lines, waiting.lost as usize)
+        (waiting.writing + waiting.text.len(), waiting.lost)
     }
 
     #[test]
@@ -187,21 +180,20 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_is_bounded_in_lines_and_in_bytes() {
-        for (line, kept) in [("a\n".to_string(), KEPT_LINES), ("b".repeat(KEPT_BYTES / 4 + 1), 4)] {
-            let (writer, written, tell) = slow();
-            writer.line(line.as_bytes());
-            written.recv().unwrap();
-            for _ in 0..KEPT_LINES + 9 {
-                writer.line(line.as_bytes());
-            }
-            let shared = writer.shared.clone().unwrap();
-            assert_eq!(kept_and_lost(&shared), (kept, KEPT_LINES + 10 - kept));
-            drop((tell, writer));
-            assert_eq!(written.recv().unwrap().len(), line.len() * (kept - 1));
-            assert!(written.recv().is_err(), "the thread has ended");
-            assert_eq!((kept_and_lost(&shared), shared.lock().bytes), ((0, 0), 0));
+    fn what_nobody_reads_is_bounded() {
+        let (writer, written, tell) = slow();
+        let line = vec![b'a'; KEPT / 4 + 1];
+        writer.line(&line);
+        written.recv().unwrap();
+        for _ in 0..9 {
+            writer.line(&line);
         }
+        let shared = writer.shared.clone().unwrap();
+        assert_eq!(kept_and_lost(&shared), (4 * line.len(), 6));
+        drop((tell, writer));
+        assert_eq!(written.recv().unwrap().len(), 3 * line.len());
+        assert!(written.recv().is_err(), "the thread has ended");
+        assert_eq!(kept_and_lost(&shared), (0, 0));
     }
 
     #[test]
