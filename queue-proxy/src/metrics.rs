@@ -2,7 +2,7 @@
 //! asks.
 //!
 //! Names, units, bounds and labels are those of upstream's OpenTelemetry exporter. Label sets are bounded: methods and
-//! versions are closed lists, route tags beyond [`MAX_TAGS`] share one value, and no label comes from the Host header.
+//! versions are closed lists, route tags beyond [`labels::MAX_TAGS`] share one value, and no label comes from the Host header.
 //! The names of upstream's earlier exporter are on the same page ([`old_names`]).
 //!
 //! Sizes of request bodies are recorded when the request names them; chunked ones are not measured.
@@ -10,6 +10,7 @@
 //! A request finds its series by a key of small numbers and adds to plain ones: the sidecar's one thread records them and
 //! reads them, and the atomic ones of the registry get what was added when somebody wants to see them.
 
+mod labels;
 mod old_names;
 
 use std::cell::RefCell;
@@ -21,6 +22,8 @@ use prometheus::local::LocalHistogram;
 use prometheus::{Encoder, Gauge, HistogramOpts, HistogramVec, Registry, TextEncoder};
 
 use crate::config::Identity;
+use labels::{MethodLabel, Tag, Tags, VersionLabel};
+pub(crate) use labels::{method_label, route_tag, version_label};
 use old_names::OldNames;
 
 /// Bounds of durations in seconds.
@@ -28,14 +31,6 @@ const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.7
 /// Bounds of sizes in bytes.
 const BYTES: [f64; 15] =
     [0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0];
-/// Route tags told apart.
-const MAX_TAGS: u8 = 100;
-/// Tags that are there from the beginning: without a tag, by the default route, both at once, one too many.
-const WORDS: [&str; 4] = ["kn:disabled", "kn:default", "kn:undefined", "kn:other"];
-const OTHER: Tag = Tag(3);
-/// Methods told apart; any other is the last.
-const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "_OTHER"];
-
 /// All handles.
 #[derive(Debug)]
 pub struct Metrics {
@@ -301,102 +296,6 @@ fn resource_labels(identity: &Identity) -> HashMap<String, String> {
     .collect()
 }
 
-/// The route a request took, from the headers that the ingress sets.
-pub(crate) fn route_tag(headers: &HeaderMap) -> &str {
-    let get = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).unwrap_or_default();
-    let tag = get(api::headers::SERVING_TAG);
-    match (tag, get(api::headers::SERVING_DEFAULT_ROUTE)) {
-        ("", "") => "kn:disabled",
-        ("", _) => "kn:default",
-        (_, "true") => "kn:undefined",
-        (tag, _) => tag,
-    }
-}
-
-/// One of [`Tags`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Tag(u8);
-
-/// The route tags seen so far, at most [`MAX_TAGS`] besides [`WORDS`].
-#[derive(Debug, Default)]
-struct Tags {
-    known: HashMap<String, Tag>,
-    names: Vec<String>,
-}
-
-impl Tags {
-    fn tag(&mut self, name: &str) -> Tag {
-        if let Some(word) = (0..).zip(WORDS).find_map(|(n, word)| (word == name).then_some(Tag(n))) {
-            return word;
-        }
-        if let Some(tag) = self.known.get(name) {
-            return *tag;
-        }
-        let seen = u8::try_from(self.names.len()).unwrap_or(MAX_TAGS);
-        if seen >= MAX_TAGS || name.len() > 63 {
-            return OTHER;
-        }
-        let tag = Tag(WORDS.len() as u8 + seen);
-        self.names.push(name.into());
-        self.known.insert(name.into(), tag);
-        tag
-    }
-
-    fn name(&self, Tag(n): Tag) -> &str {
-        let of_a_client = || self.names.get(usize::from(n).checked_sub(WORDS.len())?).map(String::as_str);
-        WORDS.get(usize::from(n)).copied().or_else(of_a_client).unwrap_or(WORDS[usize::from(OTHER.0)])
-    }
-}
-
-/// One of [`METHODS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct MethodLabel(u8);
-
-impl MethodLabel {
-    fn of(method: &Method) -> Self {
-        let found = METHODS.iter().position(|name| *name == method.as_str());
-        Self(found.unwrap_or(METHODS.len() - 1) as u8)
-    }
-
-    fn name(self) -> &'static str {
-        METHODS.get(usize::from(self.0)).copied().unwrap_or("_OTHER")
-    }
-}
-
-/// The version of HTTP; anything else is 1.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum VersionLabel {
-    One,
-    OneOne,
-    Two,
-}
-
-impl VersionLabel {
-    fn of(version: Version) -> Self {
-        match version {
-            Version::HTTP_2 => Self::Two,
-            Version::HTTP_10 => Self::One,
-            _ => Self::OneOne,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::One => "1.0",
-            Self::OneOne => "1.1",
-            Self::Two => "2",
-        }
-    }
-}
-
-pub(crate) fn method_label(method: &Method) -> &'static str {
-    MethodLabel::of(method).name()
-}
-
-pub(crate) fn version_label(version: Version) -> &'static str {
-    VersionLabel::of(version).name()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,22 +303,6 @@ mod tests {
 
     fn metrics(identity: &Identity) -> Metrics {
         Metrics::new(&Settings { identity, user_port: 8080, old_names: true }).unwrap()
-    }
-
-    #[test]
-    fn route_tags_follow_the_table() {
-        for (tag, default_route, expected) in [
-            ("", "", "kn:disabled"),
-            ("", "true", "kn:default"),
-            ("blue", "true", "kn:undefined"),
-            ("blue", "", "blue"),
-            ("blue", "false", "blue"),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(api::headers::SERVING_TAG, HeaderValue::from_static(tag));
-            headers.insert(api::headers::SERVING_DEFAULT_ROUTE, HeaderValue::from_static(default_route));
-            assert_eq!(route_tag(&headers), expected);
-        }
     }
 
     #[test]
@@ -441,7 +324,7 @@ mod tests {
             let method = Method::from_bytes(format!("M{n}").as_bytes()).unwrap();
             metrics.record(metrics.arrive(&method, Version::HTTP_11, &headers, None), &outcome);
         }
-        assert_eq!(metrics.resolved.borrow().len(), usize::from(MAX_TAGS) + 1);
+        assert_eq!(metrics.resolved.borrow().len(), usize::from(labels::MAX_TAGS) + 1);
     }
 
     #[test]

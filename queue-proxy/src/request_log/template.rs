@@ -6,9 +6,13 @@
 //! alone is filled in at its arrival ([`Template::begin`]), the rest at its end ([`Template::finish`]). Only what
 //! depends on both makes the log keep the request ([`Template::keeps_request`]).
 
+mod evaluate;
+mod function;
 mod parse;
 
-use super::value::{Value, into_text, printf};
+use super::value::Value;
+use evaluate::render;
+use function::Function;
 
 /// A parsed template.
 #[derive(Debug)]
@@ -114,76 +118,6 @@ enum Operand<F> {
     Group(Pipe<F>),
 }
 
-/// The functions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Function {
-    Js,
-    Printf,
-    Print,
-    Index,
-    Len,
-    Not,
-    And,
-    Or,
-    Eq,
-    Ne,
-}
-
-impl Function {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "js" => Self::Js,
-            "printf" => Self::Printf,
-            "print" => Self::Print,
-            "index" => Self::Index,
-            "len" => Self::Len,
-            "not" => Self::Not,
-            "and" => Self::And,
-            "or" => Self::Or,
-            "eq" => Self::Eq,
-            "ne" => Self::Ne,
-            _ => return None,
-        })
-    }
-
-    fn call<'a>(self, arguments: &[Value<'a>]) -> Result<Value<'a>, TemplateError> {
-        self.value(arguments).ok_or_else(|| self.wrong_arguments())
-    }
-
-    fn value<'a>(self, arguments: &[Value<'a>]) -> Option<Value<'a>> {
-        let [first, rest @ ..] = arguments else { return None };
-        Some(match self {
-            Self::Js | Self::Print => {
-                let mut text = Vec::new();
-                for value in arguments {
-                    self.print(value, &mut text);
-                }
-                Value::Text(into_text(text).into())
-            }
-            Self::Printf => match first {
-                Value::Text(format) => Value::Text(printf(format, rest).into()),
-                _ => return None,
-            },
-            Self::Index => rest.iter().try_fold(first.clone(), |value, key| value.index(key))?,
-            Self::Len => Value::Int(i64::try_from(first.len()?).ok()?),
-            Self::Not => Value::Bool(!first.truth()),
-            Self::And => arguments.iter().find(|value| !value.truth()).or(arguments.last())?.clone(),
-            Self::Or => arguments.iter().find(|value| value.truth()).or(arguments.last())?.clone(),
-            Self::Eq => Value::Bool(rest.contains(first)),
-            Self::Ne => Value::Bool(rest.first()? != first),
-        })
-    }
-
-    /// One argument of `js` or `print`, which treat each for itself.
-    fn print(self, value: &Value<'_>, out: &mut Vec<u8>) {
-        if self == Self::Js { value.print_js(out) } else { value.print(out) }
-    }
-
-    fn wrong_arguments(self) -> TemplateError {
-        TemplateError(format!("{self:?}: wrong arguments"))
-    }
-}
-
 impl<F: Field> Template<F> {
     /// Reads a template.
     pub(super) fn parse(text: &str) -> Result<Self, TemplateError> {
@@ -266,95 +200,11 @@ fn pipe_uses<F: Field>(pipe: &Pipe<F>, known: Known) -> bool {
     })
 }
 
-fn render<F: Field>(nodes: &[Node<F>], data: &impl Data<Field = F>, out: &mut Vec<u8>) -> Result<(), TemplateError> {
-    for node in nodes {
-        match node {
-            Node::Text(text) => out.extend_from_slice(text.as_bytes()),
-            Node::Field(field, js) => match (data.value(*field, &[]), js) {
-                (Some(value), false) => value.print(out),
-                (Some(value), true) => value.print_js(out),
-                (None, _) => return error("a method without its argument"),
-            },
-            Node::Print(pipe) => print(pipe, data, out)?,
-            Node::If(condition, yes, no) => {
-                let branch = if evaluate(condition, data)?.truth() { yes } else { no };
-                render(branch, data, out)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Prints a pipe's value. `js` and `print` at its end write into the line, without a text in between.
-fn print<F: Field>(pipe: &Pipe<F>, data: &impl Data<Field = F>, out: &mut Vec<u8>) -> Result<(), TemplateError> {
-    if let [before @ .., last] = pipe.as_slice()
-        && let [Operand::Call(function @ (Function::Js | Function::Print)), arguments @ ..] = last.as_slice()
-    {
-        let carried = run(before, data)?;
-        if arguments.is_empty() && carried.is_none() {
-            return Err(function.wrong_arguments());
-        }
-        for operand in arguments {
-            function.print(&operand_value(operand, data)?, out);
-        }
-        if let Some(value) = carried {
-            function.print(&value, out);
-        }
-        return Ok(());
-    }
-    evaluate(pipe, data)?.print(out);
-    Ok(())
-}
-
-fn evaluate<'a, F: Field>(pipe: &'a Pipe<F>, data: &'a impl Data<Field = F>) -> Result<Value<'a>, TemplateError> {
-    run(pipe, data)?.ok_or_else(|| TemplateError("nothing to print".into()))
-}
-
-/// Runs commands, each with the value of the one before as its last argument.
-fn run<'a, F: Field>(
-    commands: &'a [Vec<Operand<F>>],
-    data: &'a impl Data<Field = F>,
-) -> Result<Option<Value<'a>>, TemplateError> {
-    let mut carried: Option<Value<'a>> = None;
-    for command in commands {
-        let [first, rest @ ..] = command.as_slice() else { return error("empty command") };
-        let mut arguments = rest.iter().map(|operand| operand_value(operand, data)).collect::<Result<Vec<_>, _>>()?;
-        arguments.extend(carried.take());
-        carried = Some(match first {
-            Operand::Call(function) => function.call(&arguments)?,
-            Operand::Field(found, path) => field(*found, path, &arguments, data)?,
-            _ if !arguments.is_empty() => return error("arguments for what takes none"),
-            operand => operand_value(operand, data)?,
-        });
-    }
-    Ok(carried)
-}
-
-fn operand_value<'a, F: Field>(
-    operand: &'a Operand<F>,
-    data: &'a impl Data<Field = F>,
-) -> Result<Value<'a>, TemplateError> {
-    match operand {
-        Operand::Field(found, path) => field(*found, path, &[], data),
-        Operand::Constant(value) => Ok(value.borrow()),
-        Operand::Group(pipe) => evaluate(pipe, data),
-        Operand::Call(function) => error(format!("{function:?} without arguments")),
-    }
-}
-
-fn field<'a, F: Field>(
-    found: Option<F>,
-    path: &str,
-    arguments: &[Value<'_>],
-    data: &'a impl Data<Field = F>,
-) -> Result<Value<'a>, TemplateError> {
-    found.and_then(|found| data.value(found, arguments)).ok_or_else(|| TemplateError(format!("no field .{path}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::request_log::headers::Headers;
+    use crate::request_log::value::into_text;
     use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 

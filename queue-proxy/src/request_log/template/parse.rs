@@ -1,6 +1,7 @@
 //! The text of a template, taken apart.
 
-use super::{Field, Function, Node, Operand, Pipe, TemplateError, error};
+use super::function::Function;
+use super::{Field, Node, Operand, Pipe, TemplateError, error};
 use crate::request_log::value::Value;
 
 /// Deepest nesting of blocks and parentheses.
