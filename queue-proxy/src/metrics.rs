@@ -2,21 +2,28 @@
 //! asks.
 //!
 //! Names, units, bounds and labels are those of upstream's OpenTelemetry exporter. Label sets are bounded: methods and
-//! versions are closed lists, route tags beyond [`MAX_TAGS`] share one value, and no label comes from the Host header.
+//! versions are closed lists, route tags beyond [`labels::MAX_TAGS`] share one value, and no label comes from the Host header.
 //! The names of upstream's earlier exporter are on the same page ([`old_names`]).
 //!
 //! Sizes of request bodies are recorded when the request names them; chunked ones are not measured.
+//!
+//! A request finds its series by a key of small numbers and adds to plain ones: the sidecar's one thread records them and
+//! reads them, and the atomic ones of the registry get what was added when somebody wants to see them.
 
+mod labels;
 mod old_names;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Version};
-use prometheus::{Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, Registry, TextEncoder};
+use prometheus::local::LocalHistogram;
+use prometheus::{Encoder, Gauge, HistogramOpts, HistogramVec, Registry, TextEncoder};
 
 use crate::config::Identity;
+use labels::{MethodLabel, Tag, Tags, VersionLabel};
+pub(crate) use labels::{method_label, route_tag, version_label};
 use old_names::OldNames;
 
 /// Bounds of durations in seconds.
@@ -24,9 +31,6 @@ const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.7
 /// Bounds of sizes in bytes.
 const BYTES: [f64; 15] =
     [0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0];
-/// Route tags told apart.
-const MAX_TAGS: usize = 100;
-
 /// All handles.
 #[derive(Debug)]
 pub struct Metrics {
@@ -39,27 +43,28 @@ pub struct Metrics {
     invocation: HistogramVec,
     queue_depth: Gauge,
     old_names: Option<OldNames>,
-    resolved: RefCell<HashMap<Labels, Series>>,
-    tags: RefCell<HashSet<String>>,
+    resolved: RefCell<BTreeMap<Labels, Series>>,
+    tags: RefCell<Tags>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Mostly there are few, so that a search in their order is quicker than a hash of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Labels {
-    method: &'static str,
     status: u16,
-    version: &'static str,
-    tag: String,
+    tag: Tag,
+    method: MethodLabel,
+    version: VersionLabel,
     /// What the app gave, if it was asked.
     app: Option<Result<u16, &'static str>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Series {
-    server_duration: Histogram,
-    request_size: Histogram,
-    response_size: Histogram,
-    client: Option<(Histogram, Histogram)>,
-    invocation: Histogram,
+    server_duration: LocalHistogram,
+    request_size: LocalHistogram,
+    response_size: LocalHistogram,
+    client: Option<(LocalHistogram, LocalHistogram)>,
+    invocation: LocalHistogram,
     old: Option<old_names::Series>,
 }
 
@@ -75,11 +80,11 @@ pub struct Settings<'a> {
 }
 
 /// What is known of a request when it arrives.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    method: &'static str,
-    version: &'static str,
-    tag: String,
+    method: MethodLabel,
+    version: VersionLabel,
+    tag: Tag,
     body: Option<u64>,
 }
 
@@ -179,8 +184,8 @@ impl Metrics {
 
     /// Notes what the labels need from a request. `body`: its size, if it is known.
     pub fn arrive(&self, method: &Method, version: Version, headers: &HeaderMap, body: Option<u64>) -> Arrival {
-        let tag = self.bounded(route_tag(headers));
-        Arrival { method: method_label(method), version: version_label(version), tag, body }
+        let tag = self.tags.borrow_mut().tag(route_tag(headers));
+        Arrival { method: MethodLabel::of(method), version: VersionLabel::of(version), tag, body }
     }
 
     /// Records a request that is over.
@@ -219,11 +224,13 @@ impl Metrics {
 
     /// Today's metrics as they are now, for the push.
     pub(crate) fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.flush();
         self.registry.gather()
     }
 
     /// The page.
     pub fn text(&self) -> Vec<u8> {
+        self.flush();
         let mut page = Vec::new();
         let old = self.old_names.as_ref().map(|old| &old.registry);
         for registry in [Some(&self.registry), old].into_iter().flatten() {
@@ -234,40 +241,44 @@ impl Metrics {
         page
     }
 
+    /// Hands what was added to the registries.
+    fn flush(&self) {
+        self.resolved.borrow().values().for_each(Series::flush);
+    }
+
     fn resolve(&self, labels: &Labels) -> Series {
+        let tags = self.tags.borrow();
+        let (method, version, tag) = (labels.method.name(), labels.version.name(), tags.name(labels.tag));
         let status = labels.status.to_string();
-        let values = [labels.method, &status, labels.version, &labels.tag];
+        let values = [method, &status, version, tag];
+        let of = |vec: &HistogramVec, values: &[&str]| vec.with_label_values(values).local();
         let client = labels.app.map(|app| {
             let (app_status, error) = match app {
                 Ok(status) => (status.to_string(), ""),
                 Err(error) => (String::new(), error),
             };
-            let values = [labels.method, &app_status, error, labels.version, &labels.tag];
-            (self.client_duration.with_label_values(&values), self.client_request_size.with_label_values(&values))
+            let values = [method, &app_status, error, version, tag];
+            (of(&self.client_duration, &values), of(&self.client_request_size, &values))
         });
         Series {
-            server_duration: self.server_duration.with_label_values(&values),
-            request_size: self.request_size.with_label_values(&values),
+            server_duration: of(&self.server_duration, &values),
+            request_size: of(&self.request_size, &values),
             client,
-            old: self.old_names.as_ref().map(|old| old.resolve(labels.status, &labels.tag)),
-            response_size: self.response_size.with_label_values(&values),
-            invocation: self.invocation.with_label_values(&[status.as_str()]),
+            old: self.old_names.as_ref().map(|old| old.resolve(labels.status, tag)),
+            response_size: of(&self.response_size, &values),
+            invocation: of(&self.invocation, &[status.as_str()]),
         }
     }
+}
 
-    fn bounded(&self, tag: String) -> String {
-        if tag.starts_with("kn:") {
-            return tag;
+impl Series {
+    fn flush(&self) {
+        let client = self.client.iter().flat_map(|(duration, size)| [duration, size]);
+        let server = [&self.server_duration, &self.request_size, &self.response_size, &self.invocation];
+        client.chain(server).for_each(LocalHistogram::flush);
+        if let Some(old) = &self.old {
+            old.flush();
         }
-        let mut tags = self.tags.borrow_mut();
-        if tags.contains(&tag) {
-            return tag;
-        }
-        if tags.len() >= MAX_TAGS || tag.len() > 63 {
-            return "kn:other".into();
-        }
-        tags.insert(tag.clone());
-        tag
     }
 }
 
@@ -285,41 +296,6 @@ fn resource_labels(identity: &Identity) -> HashMap<String, String> {
     .collect()
 }
 
-/// The route a request took, from the headers that the ingress sets.
-pub(crate) fn route_tag(headers: &HeaderMap) -> String {
-    let get = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).unwrap_or_default();
-    let tag = get(api::headers::SERVING_TAG);
-    match (tag, get(api::headers::SERVING_DEFAULT_ROUTE)) {
-        ("", "") => "kn:disabled".into(),
-        ("", _) => "kn:default".into(),
-        (_, "true") => "kn:undefined".into(),
-        (tag, _) => tag.into(),
-    }
-}
-
-pub(crate) fn method_label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        "CONNECT" => "CONNECT",
-        "OPTIONS" => "OPTIONS",
-        "TRACE" => "TRACE",
-        _ => "_OTHER",
-    }
-}
-
-pub(crate) fn version_label(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_2 => "2",
-        Version::HTTP_10 => "1.0",
-        _ => "1.1",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,22 +303,6 @@ mod tests {
 
     fn metrics(identity: &Identity) -> Metrics {
         Metrics::new(&Settings { identity, user_port: 8080, old_names: true }).unwrap()
-    }
-
-    #[test]
-    fn route_tags_follow_the_table() {
-        for (tag, default_route, expected) in [
-            ("", "", "kn:disabled"),
-            ("", "true", "kn:default"),
-            ("blue", "true", "kn:undefined"),
-            ("blue", "", "blue"),
-            ("blue", "false", "blue"),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(api::headers::SERVING_TAG, HeaderValue::from_static(tag));
-            headers.insert(api::headers::SERVING_DEFAULT_ROUTE, HeaderValue::from_static(default_route));
-            assert_eq!(route_tag(&headers), expected);
-        }
     }
 
     #[test]
@@ -357,11 +317,14 @@ mod tests {
         };
         for n in 0..1000 {
             let mut headers = HeaderMap::new();
-            headers.insert(api::headers::SERVING_TAG, HeaderValue::try_from(format!("tag{n}")).unwrap());
+            headers.insert(
+                api::headers::SERVING_TAG,
+                HeaderValue::try_from(format!("{}tag{n}", ["", "kn:"][n % 2])).unwrap(),
+            );
             let method = Method::from_bytes(format!("M{n}").as_bytes()).unwrap();
             metrics.record(metrics.arrive(&method, Version::HTTP_11, &headers, None), &outcome);
         }
-        assert_eq!(metrics.resolved.borrow().len(), MAX_TAGS + 1);
+        assert_eq!(metrics.resolved.borrow().len(), usize::from(labels::MAX_TAGS) + 1);
     }
 
     #[test]

@@ -112,10 +112,10 @@ async fn print(
         }
         for record in records {
             for span in record.http_spans(app) {
-                writer.line(stdout::line(&span, resource::SCOPE, &resource));
+                writer.line(stdout::line(&span, resource::SCOPE, &resource).as_bytes());
             }
             for span in record.own_spans() {
-                writer.line(stdout::line(&span, resource::UPSTREAM_SCOPE, &resource));
+                writer.line(stdout::line(&span, resource::UPSTREAM_SCOPE, &resource).as_bytes());
             }
             tokio::task::yield_now().await;
         }

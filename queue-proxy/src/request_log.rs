@@ -3,23 +3,30 @@
 //! The line is made when the last byte of the answer is out. Probes are left out unless asked for. A template that
 //! does not parse turns the log off; one that fails on a request gives a fixed line instead.
 
+mod fields;
+mod headers;
+mod number;
 mod template;
 mod value;
 pub(crate) mod writer;
 
+use std::cell::RefCell;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{HOST, REFERER, USER_AGENT};
-use http::{HeaderMap, Request, StatusCode, Version};
+use http::header::HOST;
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Body;
 use proxy::Peer;
 
 use crate::config::Identity;
+use fields::{Answered, Asked, Facts, Field};
+use number::push_float;
 pub use template::TemplateError;
-use template::{Data, Template};
-use value::Value;
+use template::{Begun, Template};
+use value::into_text;
 use writer::Writer;
 
 /// Used when the log is on and no template is given.
@@ -45,7 +52,8 @@ pub struct Settings {
 pub fn sample(template: &str) -> Result<String, TemplateError> {
     let template = Template::parse(template)?;
     let identity = Identity { revision: "revision".into(), pod: "pod".into(), ..Identity::default() };
-    let log = Rc::new(RequestLog { template, probes: false, identity, writer: Writer::none() });
+    let log =
+        Rc::new(RequestLog { template, probes: false, identity, writer: Writer::none(), line: RefCell::default() });
     let mut request = Request::new(String::new());
     let headers = request.headers_mut();
     headers.insert(HOST, http::HeaderValue::from_static("app.example"));
@@ -56,16 +64,23 @@ pub fn sample(template: &str) -> Result<String, TemplateError> {
     let peer = Peer::new(([127, 0, 0, 1], 1).into());
     let mut entry = log.arrive(&request, &peer, false).ok_or_else(|| TemplateError::new("not logged"))?;
     entry.answers(StatusCode::OK);
-    log.template.render(&*entry)
+    let mut line = Vec::new();
+    entry.line(&mut line)?;
+    Ok(into_text(line))
 }
+
+/// A line in the making that has grown beyond this is given back.
+const SPARE_BYTES: usize = 16 << 10;
 
 /// The log of a pod.
 #[derive(Debug)]
 pub struct RequestLog {
-    template: Template,
+    template: Template<Field>,
     probes: bool,
     identity: Identity,
     writer: Writer,
+    /// The line in the making; here, so that not every line takes memory of its own.
+    line: RefCell<Vec<u8>>,
 }
 
 impl RequestLog {
@@ -81,12 +96,13 @@ impl RequestLog {
     }
 
     fn to(
-        template: Template,
+        template: Template<Field>,
         probes: bool,
         identity: &Identity,
         sink: impl Write + Send + 'static,
     ) -> io::Result<Rc<Self>> {
-        Ok(Rc::new(Self { template, probes, identity: identity.clone(), writer: Writer::new(sink)? }))
+        let writer = Writer::new(sink)?;
+        Ok(Rc::new(Self { template, probes, identity: identity.clone(), writer, line: RefCell::default() }))
     }
 
     /// Notes a request at its arrival, if it is to be logged.
@@ -94,46 +110,49 @@ impl RequestLog {
         if probe && !self.probes {
             return None;
         }
-        let uri = request.uri();
-        let mut headers = request.headers().clone();
-        let host = uri.authority().map(|authority| authority.as_str().to_string());
-        let host = host.unwrap_or_else(|| text(&headers, &HOST));
-        // Go keeps Host out of the headers; the original host is not for the user.
-        headers.remove(HOST);
-        headers.remove(api::headers::ORIGINAL_HOST);
-        Some(Box::new(Entry {
-            log: Rc::clone(self),
-            since: Instant::now(),
-            method: request.method().to_string(),
-            uri: uri.path_and_query().map_or_else(|| uri.to_string(), ToString::to_string),
-            path: uri.path().to_string(),
-            query: uri.query().unwrap_or_default().to_string(),
+        let length = request.body().size_hint().exact().map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
+        let asked = Asked {
+            method: request.method(),
+            uri: request.uri(),
             version: request.version(),
-            length: request.body().size_hint().exact().map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX)),
-            host,
-            headers,
-            remote: peer.address.to_string(),
+            headers: request.headers(),
+            length,
+            peer: peer.address,
+        };
+        let facts = Facts { identity: &self.identity, asked: Some(asked), answered: None };
+        let (mut begun, failed) = match self.template.begin(&facts) {
+            Ok(begun) => (begun, None),
+            Err(error) => (Begun::default(), Some(error)),
+        };
+        begun.note(&asked.url());
+        Some(Box::new(Entry {
+            begun,
+            failed,
+            method: request.method().clone(),
+            request: self.template.keeps_request().then(|| Box::new(Kept::of(&asked))),
+            since: Instant::now(),
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             size: 0,
-            latency: 0.0,
+            log: Rc::clone(self),
         }))
     }
 
-    fn line(&self, entry: &Entry) {
-        let mut line = self.template.render(entry).unwrap_or_else(|error| {
+    /// Writes a request's line, or says that there can be none by this template.
+    fn write(&self, entry: &Entry) {
+        let mut line = self.line.borrow_mut();
+        line.clear();
+        if let Err(error) = entry.line(&mut line) {
             tracing::debug!(%error, "request log template");
-            format!(
-                "Invalid request log template: method: {}, response code: {}, latency: {}, url: {}",
-                entry.method,
-                entry.status.as_u16(),
-                Value::Float(entry.latency).print(),
-                entry.uri
-            )
-        });
-        if !line.ends_with('\n') {
-            line.push('\n');
+            line.clear();
+            entry.failed_line(&mut line);
         }
-        self.writer.line(line);
+        if !line.ends_with(b"\n") {
+            line.push(b'\n');
+        }
+        self.writer.line(&line);
+        if line.capacity() > SPARE_BYTES {
+            *line = Vec::new();
+        }
     }
 }
 
@@ -142,18 +161,49 @@ impl RequestLog {
 pub struct Entry {
     log: Rc<RequestLog>,
     since: Instant,
-    method: String,
-    uri: String,
-    path: String,
-    query: String,
-    version: Version,
-    length: i64,
-    host: String,
-    headers: HeaderMap,
-    remote: String,
+    /// What the template takes from the request, filled in, and the URL, should a template fail.
+    begun: Begun,
+    failed: Option<TemplateError>,
+    method: Method,
+    /// The request itself, for the few templates that ask for it together with the answer.
+    request: Option<Box<Kept>>,
     status: StatusCode,
     size: u64,
-    latency: f64,
+}
+
+/// A copy of a request's head.
+#[derive(Debug)]
+struct Kept {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+    length: i64,
+    peer: SocketAddr,
+}
+
+impl Kept {
+    fn of(asked: &Asked<'_>) -> Self {
+        Self {
+            method: asked.method.clone(),
+            uri: asked.uri.clone(),
+            version: asked.version,
+            headers: asked.headers.clone(),
+            length: asked.length,
+            peer: asked.peer,
+        }
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            method: &self.method,
+            uri: &self.uri,
+            version: self.version,
+            headers: &self.headers,
+            length: self.length,
+            peer: self.peer,
+        }
+    }
 }
 
 impl Entry {
@@ -172,89 +222,33 @@ impl Entry {
         (self.status, self.size) = (StatusCode::INTERNAL_SERVER_ERROR, 0);
     }
 
-    fn proto(&self) -> &'static str {
-        match self.version {
-            Version::HTTP_2 => "HTTP/2.0",
-            Version::HTTP_10 => "HTTP/1.0",
-            _ => "HTTP/1.1",
+    fn line(&self, out: &mut Vec<u8>) -> Result<(), TemplateError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
+        let latency = self.since.elapsed().as_secs_f64();
+        let facts = Facts {
+            identity: &self.log.identity,
+            asked: self.request.as_ref().map(|request| request.asked()),
+            answered: Some(Answered { status: self.status, size: self.size, latency }),
+        };
+        self.log.template.finish(&self.begun, &facts, out)
     }
 
-    /// The trace that the request came with: W3C before B3.
-    fn trace_id(&self) -> String {
-        match text(&self.headers, "traceparent").split('-').nth(1) {
-            Some(id) => id.to_string(),
-            None => text(&self.headers, "x-b3-traceid"),
-        }
+    fn failed_line(&self, out: &mut Vec<u8>) {
+        let (method, code) = (&self.method, self.status.as_u16());
+        let text = format!("Invalid request log template: method: {method}, response code: {code}, latency: ");
+        out.extend_from_slice(text.as_bytes());
+        push_float(out, self.since.elapsed().as_secs_f64());
+        out.extend_from_slice(b", url: ");
+        out.extend_from_slice(self.begun.noted());
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.latency = self.since.elapsed().as_secs_f64();
-        let log = Rc::clone(&self.log);
-        log.line(self);
+        self.log.write(self);
     }
-}
-
-impl Data for Entry {
-    fn field(&self, path: &[String], arguments: &[Value]) -> Option<Value> {
-        let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let identity = &self.log.identity;
-        Some(match (path.as_slice(), arguments) {
-            (["Request", "Header", "Get"], [Value::Text(name)]) => Value::Text(text(&self.headers, name.as_str())),
-            (_, [_, ..]) => return None,
-            (["Request", "Method"], _) => Value::Text(self.method.clone()),
-            (["Request", "RequestURI" | "URL"] | ["Request", "URL", "String"], _) => Value::Text(self.uri.clone()),
-            (["Request", "URL", "Path"], _) => Value::Text(self.path.clone()),
-            (["Request", "URL", "RawQuery"], _) => Value::Text(self.query.clone()),
-            (["Request", "URL", "Host" | "Scheme" | "Fragment"], _) => Value::Text(String::new()),
-            (["Request", "Proto"], _) => Value::Text(self.proto().into()),
-            (["Request", "ProtoMajor"], _) => Value::Int(if self.version == Version::HTTP_2 { 2 } else { 1 }),
-            (["Request", "ProtoMinor"], _) => Value::Int(i64::from(self.version == Version::HTTP_11)),
-            (["Request", "Host"], _) => Value::Text(self.host.clone()),
-            (["Request", "ContentLength"], _) => Value::Int(self.length),
-            (["Request", "TransferEncoding"], _) => Value::List(lines(&self.headers, "transfer-encoding")),
-            (["Request", "RemoteAddr"], _) => Value::Text(self.remote.clone()),
-            (["Request", "UserAgent"], _) => Value::Text(text(&self.headers, USER_AGENT)),
-            (["Request", "Referer"], _) => Value::Text(text(&self.headers, REFERER)),
-            (["Request", "Header"], _) => {
-                let names = self.headers.keys();
-                Value::Headers(names.map(|name| (title_case(name.as_str()), lines(&self.headers, name))).collect())
-            }
-            (["Response", "Code"], _) => Value::Int(i64::from(self.status.as_u16())),
-            (["Response", "Size"], _) => Value::Int(i64::try_from(self.size).unwrap_or(i64::MAX)),
-            (["Response", "Latency"], _) => Value::Float(self.latency),
-            (["Revision", "Name"], _) => Value::Text(identity.revision.clone()),
-            (["Revision", "Namespace"], _) => Value::Text(identity.namespace.clone()),
-            (["Revision", "Service"], _) => Value::Text(identity.service.clone()),
-            (["Revision", "Configuration"], _) => Value::Text(identity.configuration.clone()),
-            (["Revision", "PodName"], _) => Value::Text(identity.pod.clone()),
-            (["Revision", "PodIP"], _) => Value::Text(identity.pod_ip.clone()),
-            (["TraceID"], _) => Value::Text(self.trace_id()),
-            _ => return None,
-        })
-    }
-}
-
-fn text(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> String {
-    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
-}
-
-fn lines(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Vec<String> {
-    headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
-}
-
-/// Go's canonical form of a header name, by which templates ask.
-fn title_case(name: &str) -> String {
-    let mut up = true;
-    name.chars()
-        .map(|c| {
-            let c = if up { c.to_ascii_uppercase() } else { c };
-            up = c == '-';
-            c
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -331,12 +325,22 @@ mod tests {
             ("{{.Request.Header.Get \"K-Original-Host\"}}{{.Request.URL.Path}}", "/a\n"),
             ("{{.TraceID}}", "b3\n"),
             ("{{if eq .Response.Code 404}}lost{{end}}", "lost\n"),
+            (
+                "{{if eq .Response.Code 404}}{{.Request.Host}} {{index .Request.Header \"X-A\" 1}}{{end}}",
+                "app.example 2\n",
+            ),
+            ("{{index .Request.Header \"x-a\"}}{{index .Request.Header \"Host\"}}", "[][]\n"),
+            ("{{.Request.Header}}", "map[X-A:[1 2] X-B3-Traceid:[b3]]\n"),
         ] {
             assert_eq!(logged(template, false, false, headers), line, "{template}");
         }
-        let failed = logged("{{.Request.Nope}}", false, false, &[]);
-        assert!(failed.starts_with("Invalid request log template: method: GET, response code: 404, latency: "));
-        assert!(failed.ends_with(", url: /a?b=c\n"));
+        for fails in
+            ["{{.Request.Nope}}", "{{.Request.Host}}{{index .Response.Code 1}}", "a{{index .Request.Header 1}}"]
+        {
+            let failed = logged(fails, false, false, &[]);
+            assert!(failed.starts_with("Invalid request log template: method: GET, response code: 404, latency: "));
+            assert!(failed.ends_with(", url: /a?b=c\n"), "{failed}");
+        }
     }
 
     #[test]

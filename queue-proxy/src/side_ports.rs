@@ -74,7 +74,7 @@ pub fn stat(sidecar: &Sidecar, request: &Request<Body>) -> Response<Body> {
 
 /// Prometheus text.
 pub fn user_metrics(sidecar: &Sidecar, request: &Request<Body>) -> Response<Body> {
-    let Some(metrics) = &sidecar.metrics else { return not_found() };
+    let Some(metrics) = sidecar.metrics_now() else { return not_found() };
     if request.uri().path() != "/metrics" || request.method() != Method::GET {
         return not_found();
     }

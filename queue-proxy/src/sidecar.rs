@@ -122,10 +122,12 @@ impl Sidecar {
         }
     }
 
-    fn publish_depth(&self) {
+    /// The metrics as they are now, for those who read them.
+    pub fn metrics_now(&self) -> Option<&Metrics> {
         if let (Some(metrics), Some(breaker)) = (&self.metrics, &self.breaker) {
             metrics.queue_depth(breaker.depth());
         }
+        self.metrics.as_ref()
     }
 }
 
@@ -179,7 +181,6 @@ impl InFlight {
         self.slot = slot;
         if let Some(measure) = &mut self.measure {
             measure.running_since = Some(Instant::now());
-            self.sidecar.publish_depth();
         }
     }
 
@@ -225,7 +226,6 @@ impl Drop for InFlight {
                 answer: measure.answer,
             };
             metrics.record(measure.arrival, &outcome);
-            self.sidecar.publish_depth();
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use prometheus::{Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::local::{LocalHistogram, LocalIntCounter};
+use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::Outcome;
 use crate::config::Identity;
@@ -25,13 +26,13 @@ pub(super) struct OldNames {
     queue_depth: Gauge,
 }
 
-/// The handles of one set of labels.
-#[derive(Debug, Clone)]
+/// What one set of labels has counted since it was last flushed.
+#[derive(Debug)]
 pub(super) struct Series {
-    requests: IntCounter,
-    latencies: Histogram,
-    app_requests: IntCounter,
-    app_latencies: Histogram,
+    requests: LocalIntCounter,
+    latencies: LocalHistogram,
+    app_requests: LocalIntCounter,
+    app_latencies: LocalHistogram,
 }
 
 impl OldNames {
@@ -96,10 +97,10 @@ impl OldNames {
         };
         let (of_requests, of_app) = ([code.as_str(), &class, &tag], [code.as_str(), &class]);
         Series {
-            requests: self.requests.with_label_values(&of_requests),
-            latencies: self.latencies.with_label_values(&of_requests),
-            app_requests: self.app_requests.with_label_values(&of_app),
-            app_latencies: self.app_latencies.with_label_values(&of_app),
+            requests: self.requests.with_label_values(&of_requests).local(),
+            latencies: self.latencies.with_label_values(&of_requests).local(),
+            app_requests: self.app_requests.with_label_values(&of_app).local(),
+            app_latencies: self.app_latencies.with_label_values(&of_app).local(),
         }
     }
 }
@@ -112,5 +113,12 @@ impl Series {
             self.app_requests.inc();
             self.app_latencies.observe(invocation.as_secs_f64() * 1000.0);
         }
+    }
+
+    pub(super) fn flush(&self) {
+        self.requests.flush();
+        self.latencies.flush();
+        self.app_requests.flush();
+        self.app_latencies.flush();
     }
 }

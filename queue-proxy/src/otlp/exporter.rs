@@ -148,7 +148,7 @@ pub(super) async fn send_metrics(sidecar: Weak<Sidecar>, mut exporter: Exporter,
         }
         let last = ending.is_cancelled();
         if let Some(sidecar) = sidecar.upgrade()
-            && let Some(metrics) = &sidecar.metrics
+            && let Some(metrics) = sidecar.metrics_now()
         {
             let scope_metrics = snapshot::scopes(&metrics.families(), started, unix_nanos(SystemTime::now()));
             // What a push that fails has carried, the next one carries too; only the last is lost for good.

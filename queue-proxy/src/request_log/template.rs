@@ -1,18 +1,28 @@
 //! The part of Go's `text/template` that request logs use: fields, constants, pipelines, parentheses, `if`/`else`,
 //! trim marks, comments, and the functions of [`Function`]. Variables, `range`, `with` and nested templates are not:
 //! a template with them is refused when it is parsed, as a whole.
+//!
+//! A line is made in two steps, so that nothing of the request has to be kept for its end: what depends on the request
+//! alone is filled in at its arrival ([`Template::begin`]), the rest at its end ([`Template::finish`]). Only what
+//! depends on both makes the log keep the request ([`Template::keeps_request`]).
 
-use super::value::{Value, js, printf};
+mod evaluate;
+mod function;
+mod parse;
 
-/// Deepest nesting of blocks and parentheses.
-const MAX_DEPTH: usize = 32;
+use super::value::Value;
+use evaluate::render;
+use function::Function;
 
 /// A parsed template.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Template(Vec<Node>);
+#[derive(Debug)]
+pub(super) struct Template<F> {
+    parts: Vec<(Step, Vec<Node<F>>)>,
+    keeps_request: bool,
+}
 
 /// Why a text is no template, or why it cannot be filled in.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct TemplateError(String);
 
@@ -26,344 +36,241 @@ fn error<T>(text: impl Into<String>) -> Result<T, TemplateError> {
     Err(TemplateError(text.into()))
 }
 
-/// What a template is filled with: a field by its path, with arguments if it is a method.
+/// The fields that there are. They are looked up once, when the template is parsed.
+pub(super) trait Field: Copy {
+    /// The field, or method, at a path.
+    fn at(path: &[&str]) -> Option<Self>;
+    /// From when on its value is known.
+    fn known(self) -> Known;
+}
+
+/// What a template is filled with.
 pub(super) trait Data {
-    /// The value, or `None` if there is no such field.
-    fn field(&self, path: &[String], arguments: &[Value]) -> Option<Value>;
+    type Field: Field;
+    /// The value of a field; `None` if the arguments are not what it takes.
+    fn value<'a>(&'a self, field: Self::Field, arguments: &[Value<'_>]) -> Option<Value<'a>>;
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Node {
-    Text(String),
-    Print(Pipe),
-    If(Pipe, Vec<Node>, Vec<Node>),
-}
-
-type Pipe = Vec<Vec<Operand>>;
-
-#[derive(Debug, Clone, PartialEq)]
-enum Operand {
-    Field(Vec<String>),
-    Constant(Value),
-    Call(Function),
-    Group(Pipe),
-}
-
-/// The functions.
+/// When a value is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Function {
-    Js,
-    Printf,
-    Print,
-    Index,
-    Len,
-    Not,
-    And,
-    Or,
-    Eq,
-    Ne,
+pub(super) enum Known {
+    Always,
+    /// And not later: the request goes on to the app.
+    AtArrival,
+    AtTheEnd,
 }
 
-impl Function {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "js" => Self::Js,
-            "printf" => Self::Printf,
-            "print" => Self::Print,
-            "index" => Self::Index,
-            "len" => Self::Len,
-            "not" => Self::Not,
-            "and" => Self::And,
-            "or" => Self::Or,
-            "eq" => Self::Eq,
-            "ne" => Self::Ne,
-            _ => return None,
-        })
+/// When a part of a line is filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Arrival,
+    End,
+}
+
+/// What was filled in at arrival.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    text: Vec<u8>,
+    /// Where each part ends.
+    ends: Vec<usize>,
+}
+
+impl Begun {
+    /// Keeps something more than the parts.
+    pub(super) fn note(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
     }
 
-    fn call(self, arguments: &[Value]) -> Option<Value> {
-        let [first, rest @ ..] = arguments else { return None };
-        Some(match self {
-            Self::Js => Value::Text(js(&arguments.iter().map(Value::print).collect::<String>())),
-            Self::Print => Value::Text(arguments.iter().map(Value::print).collect::<String>()),
-            Self::Printf => match first {
-                Value::Text(format) => Value::Text(printf(format, rest)),
-                _ => return None,
-            },
-            Self::Index => rest.iter().try_fold(first.clone(), |value, key| value.index(key))?,
-            Self::Len => Value::Int(i64::try_from(first.len()?).ok()?),
-            Self::Not => Value::Bool(!first.truth()),
-            Self::And => arguments.iter().find(|value| !value.truth()).or(arguments.last())?.clone(),
-            Self::Or => arguments.iter().find(|value| value.truth()).or(arguments.last())?.clone(),
-            Self::Eq => Value::Bool(rest.contains(first)),
-            Self::Ne => Value::Bool(rest.first()? != first),
-        })
+    /// What was noted.
+    pub(super) fn noted(&self) -> &[u8] {
+        self.text.get(self.ends.last().copied().unwrap_or_default()..).unwrap_or_default()
     }
 }
 
-impl Template {
+#[derive(Debug)]
+enum Node<F> {
+    Text(String),
+    /// A field that is there, without arguments, as most actions are; alone or behind `js`.
+    Field(F, bool),
+    Print(Pipe<F>),
+    If(Pipe<F>, Vec<Node<F>>, Vec<Node<F>>),
+}
+
+impl<F: Field> Node<F> {
+    fn print(pipe: Pipe<F>) -> Self {
+        match pipe.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
+            [[Operand::Field(Some(field), _)]] => Self::Field(*field, false),
+            [[Operand::Call(Function::Js), Operand::Field(Some(field), _)]]
+            | [[Operand::Field(Some(field), _)], [Operand::Call(Function::Js)]] => Self::Field(*field, true),
+            _ => Self::Print(pipe),
+        }
+    }
+}
+
+type Pipe<F> = Vec<Vec<Operand<F>>>;
+
+#[derive(Debug)]
+enum Operand<F> {
+    /// `None` if there is no such field, and its path.
+    Field(Option<F>, String),
+    Constant(Value<'static>),
+    Call(Function),
+    Group(Pipe<F>),
+}
+
+impl<F: Field> Template<F> {
     /// Reads a template.
     pub(super) fn parse(text: &str) -> Result<Self, TemplateError> {
-        let mut pieces = split(text)?.into_iter();
-        let (nodes, end) = block(&mut pieces, 0)?;
-        match end {
-            None => Ok(Self(nodes)),
-            Some(word) => error(format!("unexpected {{{{{word}}}}}")),
+        let mut pieces = parse::split(text)?.into_iter();
+        let (nodes, end) = parse::block(&mut pieces, 0)?;
+        if let Some(word) = end {
+            return error(format!("unexpected {{{{{word}}}}}"));
         }
-    }
-
-    /// Fills it in.
-    pub(super) fn render(&self, data: &impl Data) -> Result<String, TemplateError> {
-        let mut out = String::with_capacity(512);
-        render(&self.0, data, &mut out)?;
-        Ok(out)
-    }
-}
-
-fn render(nodes: &[Node], data: &impl Data, out: &mut String) -> Result<(), TemplateError> {
-    for node in nodes {
-        match node {
-            Node::Text(text) => out.push_str(text),
-            Node::Print(pipe) => out.push_str(&evaluate(pipe, data)?.print()),
-            Node::If(condition, yes, no) => {
-                let branch = if evaluate(condition, data)?.truth() { yes } else { no };
-                render(branch, data, out)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn evaluate(pipe: &Pipe, data: &impl Data) -> Result<Value, TemplateError> {
-    let mut carried: Option<Value> = None;
-    for command in pipe {
-        let [first, rest @ ..] = command.as_slice() else { return error("empty command") };
-        let mut arguments = rest.iter().map(|operand| operand_value(operand, data)).collect::<Result<Vec<_>, _>>()?;
-        arguments.extend(carried.take());
-        carried = Some(match first {
-            Operand::Call(function) => {
-                function.call(&arguments).ok_or_else(|| TemplateError(format!("{function:?}: wrong arguments")))?
-            }
-            Operand::Field(path) => field(path, &arguments, data)?,
-            _ if !arguments.is_empty() => return error("arguments for what takes none"),
-            operand => operand_value(operand, data)?,
-        });
-    }
-    carried.ok_or_else(|| TemplateError("nothing to print".into()))
-}
-
-fn operand_value(operand: &Operand, data: &impl Data) -> Result<Value, TemplateError> {
-    match operand {
-        Operand::Field(path) => field(path, &[], data),
-        Operand::Constant(value) => Ok(value.clone()),
-        Operand::Group(pipe) => evaluate(pipe, data),
-        Operand::Call(function) => error(format!("{function:?} without arguments")),
-    }
-}
-
-fn field(path: &[String], arguments: &[Value], data: &impl Data) -> Result<Value, TemplateError> {
-    data.field(path, arguments).ok_or_else(|| TemplateError(format!("no field .{}", path.join("."))))
-}
-
-enum Piece {
-    Text(String),
-    Action(String),
-}
-
-/// Text and actions, trim marks obeyed, comments gone.
-fn split(template: &str) -> Result<Vec<Piece>, TemplateError> {
-    let mut pieces = Vec::new();
-    let (mut rest, mut trim) = (template, false);
-    while let Some((text, after)) = rest.split_once("{{") {
-        let end = action_end(after).ok_or_else(|| TemplateError("unclosed action".into()))?;
-        let mut action = &after[..end];
-        let mut text = if trim { text.trim_start() } else { text };
-        if let Some(inner) = action.strip_prefix('-').filter(|inner| inner.starts_with(char::is_whitespace)) {
-            (action, text) = (inner, text.trim_end());
-        }
-        let inner = action.strip_suffix('-').filter(|inner| inner.ends_with(char::is_whitespace));
-        trim = inner.is_some();
-        pieces.push(Piece::Text(text.to_string()));
-        let action = inner.unwrap_or(action).trim();
-        if !action.starts_with("/*") {
-            pieces.push(Piece::Action(action.to_string()));
-        }
-        rest = &after[end + 2..];
-    }
-    pieces.push(Piece::Text(if trim { rest.trim_start() } else { rest }.to_string()));
-    Ok(pieces)
-}
-
-/// Where `}}` closes an action; not inside quotes.
-fn action_end(text: &str) -> Option<usize> {
-    let mut quote = None;
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        match quote {
-            None if text[at..].starts_with("}}") => return Some(at),
-            None if matches!(c, '"' | '`') => quote = Some(c),
-            Some('"') if !escaped && c == '\\' => {
-                escaped = true;
-                continue;
-            }
-            Some(open) if c == open && !escaped => quote = None,
-            _ => {}
-        }
-        escaped = false;
-    }
-    None
-}
-
-/// Nodes up to the `else` or `end` that closes them, which is returned.
-fn block(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<Node>, Option<String>), TemplateError> {
-    if depth > MAX_DEPTH {
-        return error("nested too deep");
-    }
-    let mut nodes = Vec::new();
-    while let Some(piece) = pieces.next() {
-        match piece {
-            Piece::Text(text) if text.is_empty() => {}
-            Piece::Text(text) => nodes.push(Node::Text(text)),
-            Piece::Action(action) => match action.split_whitespace().next().unwrap_or_default() {
-                "end" | "else" => return Ok((nodes, Some(action))),
-                "if" => nodes.push(condition(&action[2..], pieces, depth)?),
-                word @ ("range" | "with" | "define" | "template" | "block" | "break" | "continue") => {
-                    return error(format!("{word} is not supported"));
+        let (mut parts, mut keeps_request) = (Vec::<(Step, Vec<Node<F>>)>::new(), false);
+        for node in nodes {
+            let before = parts.last().map_or(Step::Arrival, |(step, _)| *step);
+            let step = match (uses(&node, Known::AtArrival), uses(&node, Known::AtTheEnd)) {
+                (false, false) => before,
+                (true, false) => Step::Arrival,
+                (both, true) => {
+                    keeps_request |= both;
+                    Step::End
                 }
-                _ => nodes.push(Node::Print(pipe(&action)?)),
-            },
+            };
+            match parts.last_mut() {
+                Some((_, part)) if step == before => part.push(node),
+                _ => parts.push((step, vec![node])),
+            }
         }
+        Ok(Self { parts, keeps_request })
     }
-    Ok((nodes, None))
-}
 
-fn condition(test: &str, pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<Node, TemplateError> {
-    let test = pipe(test)?;
-    let (yes, end) = block(pieces, depth + 1)?;
-    let no = match end.as_deref().map(|end| end.split_whitespace().collect::<Vec<_>>()).as_deref() {
-        Some(["end"]) => Vec::new(),
-        Some(["else"]) => match block(pieces, depth + 1)? {
-            (no, Some(end)) if end == "end" => no,
-            _ => return error("else without end"),
-        },
-        Some(["else", "if", ..]) => {
-            let action = end.as_deref().unwrap_or_default();
-            let test = action.find("if").map_or("", |at| &action[at + 2..]);
-            vec![condition(test, pieces, depth + 1)?]
+    /// Whether [`finish`](Self::finish) asks for fields of the request too.
+    pub(super) fn keeps_request(&self) -> bool {
+        self.keeps_request
+    }
+
+    /// Fills in what depends on the request.
+    pub(super) fn begin(&self, data: &impl Data<Field = F>) -> Result<Begun, TemplateError> {
+        let mut begun = Begun { text: Vec::with_capacity(512), ends: Vec::with_capacity(self.parts.len()) };
+        for (_, part) in self.parts.iter().filter(|(step, _)| *step == Step::Arrival) {
+            render(part, data, &mut begun.text)?;
+            begun.ends.push(begun.text.len());
         }
-        _ => return error("if without end"),
-    };
-    Ok(Node::If(test, yes, no))
-}
-
-fn pipe(action: &str) -> Result<Pipe, TemplateError> {
-    let mut rest = action;
-    let parsed = commands(&mut rest, 0)?;
-    if rest.is_empty() { Ok(parsed) } else { error(format!("unexpected {rest:?}")) }
-}
-
-/// Commands separated by `|`, up to the end or a closing parenthesis.
-fn commands(rest: &mut &str, depth: usize) -> Result<Pipe, TemplateError> {
-    if depth > MAX_DEPTH {
-        return error("nested too deep");
+        Ok(begun)
     }
-    let (mut pipe, mut command) = (Vec::new(), Vec::new());
-    loop {
-        *rest = rest.trim_start();
-        let next = rest.chars().next();
-        match next {
-            None | Some('|' | ')') if command.is_empty() => return error("missing value for command"),
-            None | Some(')') => {
-                pipe.push(command);
-                return Ok(pipe);
+
+    /// Fills in the rest.
+    pub(super) fn finish(
+        &self,
+        begun: &Begun,
+        data: &impl Data<Field = F>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), TemplateError> {
+        let (mut from, mut ends) = (0, begun.ends.iter());
+        for (step, part) in &self.parts {
+            if *step == Step::End {
+                render(part, data, out)?;
+            } else if let Some(&end) = ends.next() {
+                out.extend_from_slice(begun.text.get(from..end).unwrap_or_default());
+                from = end;
             }
-            Some('|') => {
-                *rest = &rest[1..];
-                pipe.push(std::mem::take(&mut command));
-            }
-            Some('(') => {
-                *rest = &rest[1..];
-                command.push(Operand::Group(commands(rest, depth + 1)?));
-                *rest = rest.strip_prefix(')').ok_or_else(|| TemplateError("unclosed parenthesis".into()))?;
-            }
-            Some(quote @ ('"' | '`')) => command.push(Operand::Constant(Value::Text(quoted(rest, quote)?))),
-            Some(_) => {
-                let end = rest.find(|c: char| c.is_whitespace() || "|()\"`".contains(c)).unwrap_or(rest.len());
-                let (word, after) = rest.split_at(end);
-                *rest = after;
-                command.push(operand(word)?);
-            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a node asks for what is known then.
+fn uses<F: Field>(node: &Node<F>, known: Known) -> bool {
+    match node {
+        Node::Text(_) => false,
+        Node::Field(field, _) => field.known() == known,
+        Node::Print(pipe) => pipe_uses(pipe, known),
+        Node::If(condition, yes, no) => {
+            pipe_uses(condition, known) || yes.iter().chain(no).any(|node| uses(node, known))
         }
     }
 }
 
-fn quoted(rest: &mut &str, quote: char) -> Result<String, TemplateError> {
-    let mut text = String::new();
-    let mut chars = rest.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
-        match c {
-            c if c == quote => {
-                *rest = &rest[at + 1..];
-                return Ok(text);
-            }
-            '\\' if quote == '"' => match chars.next().map(|(_, c)| c) {
-                Some('n') => text.push('\n'),
-                Some('t') => text.push('\t'),
-                Some('r') => text.push('\r'),
-                Some(c @ ('"' | '\\')) => text.push(c),
-                _ => return error("unknown escape in a string"),
-            },
-            c => text.push(c),
-        }
-    }
-    error("unclosed string")
-}
-
-fn operand(word: &str) -> Result<Operand, TemplateError> {
-    let path = word.strip_prefix('$').unwrap_or(word);
-    if let Some(path) = path.strip_prefix('.') {
-        let path: Vec<String> = path.split('.').map(ToString::to_string).collect();
-        let valid = path.iter().all(|name| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_'));
-        return if valid { Ok(Operand::Field(path)) } else { error(format!("bad field {word:?}")) };
-    }
-    if let Some(function) = Function::named(word) {
-        return Ok(Operand::Call(function));
-    }
-    match word {
-        "true" => Ok(Operand::Constant(Value::Bool(true))),
-        "false" => Ok(Operand::Constant(Value::Bool(false))),
-        _ => match (word.parse(), word.parse()) {
-            (Ok(n), _) => Ok(Operand::Constant(Value::Int(n))),
-            (_, Ok(n)) if word.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
-                Ok(Operand::Constant(Value::Float(n)))
-            }
-            _ => error(format!("function {word:?} not defined")),
-        },
-    }
+fn pipe_uses<F: Field>(pipe: &Pipe<F>, known: Known) -> bool {
+    pipe.iter().flatten().any(|operand| match operand {
+        Operand::Field(field, _) => field.is_some_and(|field| field.known() == known),
+        Operand::Group(pipe) => pipe_uses(pipe, known),
+        Operand::Constant(_) | Operand::Call(_) => false,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request_log::headers::Headers;
+    use crate::request_log::value::into_text;
+    use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
-    struct Table;
+    struct Table(HeaderMap);
+
+    #[derive(Debug, Clone, Copy)]
+    enum Name {
+        Text,
+        Empty,
+        N,
+        Map,
+        Get,
+    }
+
+    impl Field for Name {
+        fn at(path: &[&str]) -> Option<Self> {
+            Some(match path {
+                ["Text"] => Self::Text,
+                ["Empty"] => Self::Empty,
+                ["N"] => Self::N,
+                ["Map"] => Self::Map,
+                ["Get"] => Self::Get,
+                _ => return None,
+            })
+        }
+
+        fn known(self) -> Known {
+            match self {
+                Self::Text | Self::Map => Known::AtArrival,
+                Self::N | Self::Get => Known::AtTheEnd,
+                Self::Empty => Known::Always,
+            }
+        }
+    }
 
     impl Data for Table {
-        fn field(&self, path: &[String], arguments: &[Value]) -> Option<Value> {
-            Some(match (path.join(".").as_str(), arguments) {
-                ("Text", []) => Value::Text("it's".into()),
-                ("Empty", []) => Value::Text(String::new()),
-                ("N", []) => Value::Int(404),
-                ("Map", []) => Value::Headers(vec![("X".into(), vec!["a".into(), "b".into()])]),
-                ("Get", [Value::Text(key)]) => Value::Text(format!("<{key}>")),
+        type Field = Name;
+
+        fn value<'a>(&'a self, field: Name, arguments: &[Value<'_>]) -> Option<Value<'a>> {
+            Some(match (field, arguments) {
+                (Name::Text, []) => Value::text("it's"),
+                (Name::Empty, []) => Value::text(""),
+                (Name::N, []) => Value::Int(404),
+                (Name::Map, []) => Value::Headers(Headers(&self.0)),
+                (Name::Get, [Value::Text(key)]) => Value::Text(format!("<{key}>").into()),
                 _ => return None,
             })
         }
     }
 
+    fn table() -> Table {
+        let mut map = HeaderMap::new();
+        map.append("x", HeaderValue::from_static("a"));
+        map.append("x", HeaderValue::from_static("b"));
+        Table(map)
+    }
+
+    fn rendered(template: &Template<Name>) -> Result<String, TemplateError> {
+        let table = table();
+        let mut line = Vec::new();
+        template.finish(&template.begin(&table)?, &table, &mut line)?;
+        Ok(into_text(line))
+    }
+
     #[test]
-    fn table() {
+    fn what_templates_give() {
         for (template, expected) in [
             ("plain", Ok("plain")),
             ("a {{.N}} b", Ok("a 404 b")),
@@ -383,8 +290,24 @@ mod tests {
             ("{{.Nope}}", Err("no field .Nope")),
             ("{{index .Map 7}}", Err("Index: wrong arguments")),
         ] {
-            let rendered = Template::parse(template).unwrap().render(&Table).map_err(|error| error.to_string());
-            assert_eq!(rendered, expected.map(str::to_string).map_err(str::to_string), "{template}");
+            let line = rendered(&Template::parse(template).unwrap()).map_err(|error| error.to_string());
+            assert_eq!(line, expected.map(str::to_string).map_err(str::to_string), "{template}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_at_arrival_is_filled_in_then() {
+        for (template, early, ends, keeps) in [
+            ("a{{.Text}}b{{.N}}c{{js .Text}}d", "ait'sbit\\'sd", &[6, 12][..], false),
+            ("{{.Empty}}{{if .Map}}{{.Text}}{{else}}{{.Empty}}{{end}}{{.N}}", "it's", &[4], false),
+            ("{{if .Text}}{{.N}}{{end}}{{.Text}}", "it's", &[4], true),
+            ("{{or .Empty .N .Text}}", "", &[], true),
+            ("{{.Get (index (index .Map \"X\") 0)}}", "", &[], true),
+        ] {
+            let template = Template::<Name>::parse(template).unwrap();
+            let begun = template.begin(&table()).unwrap();
+            assert_eq!((into_text(begun.text), begun.ends.as_slice()), (early.into(), ends));
+            assert_eq!(template.keeps_request(), keeps);
         }
     }
 
@@ -409,17 +332,17 @@ mod tests {
             "{{..N}}",
             &deep,
         ] {
-            assert!(Template::parse(bad).is_err(), "{bad}");
+            assert!(Template::<Name>::parse(bad).is_err(), "{bad}");
         }
-        assert!(Template::parse(&format!("{{{{{}", "(".repeat(100_000))).is_err());
-        assert!(Template::parse(&format!("{{{{{}}}}}", "(".repeat(100_000))).is_err());
+        assert!(Template::<Name>::parse(&format!("{{{{{}", "(".repeat(100_000))).is_err());
+        assert!(Template::<Name>::parse(&format!("{{{{{}}}}}", "(".repeat(100_000))).is_err());
     }
 
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "([a-z .|()\"`%-]|\\{\\{|\\}\\}|if |end|else|\\.N|js |printf |é){0,24}") {
             if let Ok(template) = Template::parse(&text) {
-                let _ = template.render(&Table);
+                let _ = rendered(&template);
             }
         }
     }

@@ -1,12 +1,16 @@
 //! Values of a log template and how Go prints them.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What an expression of a template gives.
+use super::headers::{Headers, print_list};
+use super::number::{push_float, push_int};
+
+/// What an expression of a template gives. Texts of the request are borrowed from it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum Value<'a> {
     /// Text.
-    Text(String),
+    Text(Cow<'a, str>),
     /// A whole number.
     Int(i64),
     /// Any other number.
@@ -14,25 +18,49 @@ pub(super) enum Value {
     /// Yes or no.
     Bool(bool),
     /// Several texts, as the lines of one header.
-    List(Vec<String>),
+    List(Vec<Cow<'a, str>>),
     /// All headers.
-    Headers(Vec<(String, Vec<String>)>),
+    Headers(Headers<'a>),
 }
 
-impl Value {
-    /// As `%v` prints it.
-    pub(super) fn print(&self) -> String {
+impl<'a> Value<'a> {
+    /// A text that somebody else keeps.
+    pub(super) fn text(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+
+    /// The same value, without a copy of its text.
+    pub(super) fn borrow(&'a self) -> Self {
         match self {
-            Self::Text(text) => text.clone(),
-            Self::Int(n) => n.to_string(),
-            Self::Float(n) => float(*n),
-            Self::Bool(yes) => yes.to_string(),
-            Self::List(list) => format!("[{}]", list.join(" ")),
-            Self::Headers(headers) => {
-                let lines: Vec<String> =
-                    headers.iter().map(|(name, values)| format!("{name}:[{}]", values.join(" "))).collect();
-                format!("map[{}]", lines.join(" "))
-            }
+            Self::Text(text) => Self::text(text),
+            other => other.clone(),
+        }
+    }
+
+    /// As `%v` prints it.
+    pub(super) fn print(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Int(n) => push_int(out, *n),
+            Self::Float(n) => push_float(out, *n),
+            Self::Bool(yes) => out.extend_from_slice(if *yes { b"true" } else { b"false" }),
+            Self::List(list) => print_list(list, out),
+            Self::Headers(headers) => headers.print(out),
+        }
+    }
+
+    /// The same as a text of its own.
+    pub(super) fn printed(&self) -> String {
+        let mut out = Vec::new();
+        self.print(&mut out);
+        into_text(out)
+    }
+
+    /// For inside a JavaScript string.
+    pub(super) fn print_js(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) => push_js(out, text),
+            other => push_js(out, &other.printed()),
         }
     }
 
@@ -44,7 +72,7 @@ impl Value {
             Self::Float(n) => *n != 0.0,
             Self::Bool(yes) => *yes,
             Self::List(list) => !list.is_empty(),
-            Self::Headers(headers) => !headers.is_empty(),
+            Self::Headers(headers) => headers.len() > 0,
         }
     }
 
@@ -59,43 +87,51 @@ impl Value {
     }
 
     /// One element.
-    pub(super) fn index(&self, key: &Self) -> Option<Self> {
+    pub(super) fn index(&self, key: &Value<'_>) -> Option<Self> {
         match (self, key) {
-            (Self::List(list), Self::Int(n)) => list.get(usize::try_from(*n).ok()?).cloned().map(Self::Text),
+            (Self::List(list), Value::Int(n)) => list.get(usize::try_from(*n).ok()?).cloned().map(Self::Text),
             // A header that is not there is an empty list, as a missing key of a Go map is.
-            (Self::Headers(headers), Self::Text(key)) => {
-                let found = headers.iter().find(|(name, _)| name == key);
-                Some(Self::List(found.map(|(_, values)| values.clone()).unwrap_or_default()))
-            }
+            (Self::Headers(headers), Value::Text(key)) => Some(Self::List(headers.index(key))),
             _ => None,
         }
     }
 }
 
-/// Shortest digits that read back the same; exponent form below 1e-4 and from 1e21.
-fn float(n: f64) -> String {
-    let scientific = format!("{n:e}");
-    let Some((digits, exponent)) = scientific.split_once('e') else { return n.to_string() };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if n == 0.0 || (-4..21).contains(&exponent) {
-        return n.to_string();
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.abs())
+/// What was printed, as a text. It is made of texts, so nothing of it is ever replaced.
+pub(super) fn into_text(printed: Vec<u8>) -> String {
+    String::from_utf8(printed).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Text for inside a JavaScript string.
-pub(super) fn js(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '\\' | '\'' | '"' => escaped.extend(['\\', c]),
-            '<' | '>' | '&' | '=' | '\0'..='\x1f' => _ = write!(escaped, "\\u{:04X}", c as u32),
-            c if c.is_ascii() || printable(c) => escaped.push(c),
-            c => _ = write!(escaped, "\\u{:04X}", c as u32),
-        }
+/// What has to be escaped inside a JavaScript string, or looked at as a character.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        special[byte] =
+            byte < 0x20 || byte >= 0x80 || matches!(byte as u8, b'\\' | b'\'' | b'"' | b'<' | b'>' | b'&' | b'=');
+        byte += 1;
     }
-    escaped
+    special
+};
+
+/// Text for inside a JavaScript string; runs with nothing to escape are copied as they are.
+fn push_js(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text;
+    loop {
+        let clean = rest.bytes().position(|byte| SPECIAL[usize::from(byte)]).unwrap_or(rest.len());
+        let (run, special) = rest.split_at_checked(clean).unwrap_or((rest, ""));
+        out.extend_from_slice(run.as_bytes());
+        let mut chars = special.chars();
+        match chars.next() {
+            None => return,
+            Some(c @ ('\\' | '\'' | '"')) => out.extend_from_slice(&[b'\\', c as u8]),
+            Some(c) if !matches!(c, '<' | '>' | '&' | '=' | '\0'..='\x1f') && (c.is_ascii() || printable(c)) => {
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            Some(c) => out.extend_from_slice(format!("\\u{:04X}", c as u32).as_bytes()),
+        }
+        rest = chars.as_str();
+    }
 }
 
 /// Go's `unicode.IsPrint` beyond ASCII, near enough for a log.
@@ -105,7 +141,7 @@ fn printable(c: char) -> bool {
 }
 
 /// `printf`: flags `-` and `0`, width, precision, and the verbs s, v, d, f, q, t, x.
-pub(super) fn printf(format: &str, values: &[Value]) -> String {
+pub(super) fn printf(format: &str, values: &[Value<'_>]) -> String {
     let mut out = String::new();
     let mut values = values.iter();
     let mut rest = format;
@@ -127,11 +163,11 @@ pub(super) fn printf(format: &str, values: &[Value]) -> String {
     out
 }
 
-fn one(verb: char, options: &str, value: &Value) -> String {
+fn one(verb: char, options: &str, value: &Value<'_>) -> String {
     let precision = options.split_once('.').map(|(_, digits)| digits.parse().unwrap_or(0).min(64_usize));
     match (verb, value) {
         ('v', _) | ('s', Value::Text(_) | Value::List(_)) | ('d', Value::Int(_)) | ('t', Value::Bool(_)) => {
-            let text = value.print();
+            let text = value.printed();
             match precision {
                 Some(most) if verb == 's' => text.chars().take(most).collect(),
                 _ => text,
@@ -140,7 +176,7 @@ fn one(verb: char, options: &str, value: &Value) -> String {
         ('f', Value::Float(n)) => format!("{n:.0$}", precision.unwrap_or(6)),
         ('q', Value::Text(text)) => format!("{text:?}"),
         ('x', Value::Int(n)) => format!("{n:x}"),
-        _ => format!("%!{verb}({})", value.print()),
+        _ => format!("%!{verb}({})", value.printed()),
     }
 }
 
@@ -160,22 +196,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_print_as_go_prints_them() {
-        for (n, text) in [
-            (0.0, "0"),
-            (1.0, "1"),
-            (0.0123, "0.0123"),
-            (0.0001, "0.0001"),
-            (0.000_099, "9.9e-05"),
-            (1.5e-7, "1.5e-07"),
-            (123_456_789.0, "123456789"),
-            (1e21, "1e+21"),
-        ] {
-            assert_eq!(float(n), text);
-        }
-    }
-
-    #[test]
     fn js_escapes() {
         for (text, escaped) in [
             ("/a?b=c&d", "/a?b\\u003Dc\\u0026d"),
@@ -183,13 +203,15 @@ mod tests {
             ("<b>\n", "\\u003Cb\\u003E\\u000A"),
             ("é\u{2028}", "é\\u2028"),
         ] {
-            assert_eq!(js(text), escaped);
+            let mut out = Vec::new();
+            Value::text(text).print_js(&mut out);
+            assert_eq!(into_text(out), escaped);
         }
     }
 
     #[test]
     fn printf_table() {
-        let (text, n, f) = (Value::Text("ab".into()), Value::Int(7), Value::Float(0.5));
+        let (text, n, f) = (Value::text("ab"), Value::Int(7), Value::Float(0.5));
         for (format, value, printed) in [
             ("%s", &text, "ab"),
             ("<%5s>", &text, "<   ab>"),
