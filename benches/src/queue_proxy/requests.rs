@@ -1,5 +1,7 @@
 //! Requests over HTTP/1.1: CPU, rate, latency, and large bodies.
 
+use std::time::Duration;
+
 use super::{Bench, entry::Entry};
 use crate::{
     load::{
@@ -14,6 +16,8 @@ use crate::{
 const CONNECTIONS: usize = 64;
 /// Connections that carry 1 MiB bodies.
 const BODY_CONNECTIONS: usize = 4;
+/// A log may be written behind the requests.
+const LINES_ARRIVE: Duration = Duration::from_millis(50);
 /// Requests a second at which latency is read.
 pub(super) const RATE: u32 = 1000;
 
@@ -33,6 +37,9 @@ impl Bench {
             entry.add("cpu_system_us_per_request", each(spent.us() - spent.user_us()));
         }
         entry.add("requests_per_second", done.requests as f64 / done.seconds);
+        if lines.is_some() {
+            tokio::time::sleep(LINES_ARRIVE).await;
+        }
         if let (Some(before), Some(after)) = (lines, entry.lines()) {
             entry.add("lines_per_request", (after - before) as f64 / done.requests as f64);
         }
