@@ -330,6 +330,35 @@ fn a_client_that_ends_its_side_has_left() {
 }
 
 #[test]
+fn who_leaves_the_line_gives_its_place_back_though_nobody_has_read_its_body() {
+    on_runtime(async {
+        let app = raw_app(|mut raw| async move {
+            raw.until("\r\n\r\n").await;
+            swallow(&mut raw).await;
+        })
+        .await;
+        let pod = Pod::start(Config { container_concurrency: 1, ..config(app) }).await;
+        let mut first = pod.connect().await;
+        first.send(&get("/")).await;
+        // More than ever have a place; all of them leave, their bodies sent apart from their heads.
+        for _ in 0..30 {
+            let mut client = pod.connect().await;
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            client.send("body").await;
+        }
+        // So there is one for the next.
+        let mut refused = true;
+        while refused {
+            let mut next = pod.connect().await;
+            next.send(&get("/")).await;
+            let answer = tokio::time::timeout(Duration::from_millis(200), next.until("\r\n\r\n")).await;
+            refused = answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 503 "));
+        }
+    });
+}
+
+#[test]
 fn an_app_that_ends_its_side_ends_what_it_was_saying() {
     on_runtime(async {
         for (said, expected, end) in [

@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -41,6 +41,8 @@ use crate::stream::Stream;
 const PARK_AFTER: Duration = Duration::from_millis(100);
 /// Requests that a client sends ahead are kept up to this; then it has to wait.
 const AHEAD: usize = 64 * 1024;
+/// A body of at most this length is taken in while its request waits.
+const TAKEN_IN: u64 = 16 * 1024;
 /// What is left of a body that nobody wanted is read and forgotten up to this, to save the connection.
 const FORGOTTEN: usize = 256 * 1024;
 /// How long a closing connection still listens, so that what the client was sending does not turn our last answer
@@ -61,6 +63,8 @@ struct Side {
     request: u64,
     /// Its body.
     decoder: Decoder,
+    /// Whoever waits for more of it.
+    reader: Option<Waker>,
     /// The client waits for 100 before it sends that body.
     continue_due: bool,
     /// HTTP/1.1, and the answer has not begun: a 1xx may be sent.
@@ -82,6 +86,7 @@ impl Origin {
             wire: Wire::new(stream),
             request: 0,
             decoder: Decoder::default(),
+            reader: None,
             continue_due: false,
             interim: false,
             title_case,
@@ -114,7 +119,11 @@ impl Origin {
             // Not waited for: the task of the connection goes on with it.
             let _ = side.wire.poll_flush(cx)?;
         }
-        side.decoder.poll_frame(&mut side.wire, cx)
+        let frame = side.decoder.poll_frame(&mut side.wire, cx);
+        if frame.is_pending() && !side.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            side.reader = Some(cx.waker().clone());
+        }
+        frame
     }
 
     /// Whether the request's body is over.
@@ -302,10 +311,16 @@ impl Busy<'_> {
         if !side.wire.is_flushed() && matches!(side.wire.poll_flush(cx), Poll::Ready(Err(_))) {
             return Poll::Ready(());
         }
-        // What is still to come of the body is for its reader.
-        while side.decoder.is_read(&side.wire) && side.wire.input.len() < AHEAD {
+        // A small body is taken in, so that it is seen when the client leaves while its request waits in a line. What is
+        // still to come of a larger one is for its reader.
+        let small = !side.continue_due && matches!(side.decoder, Decoder::Length(left) if left <= TAKEN_IN);
+        while (small || side.decoder.is_read(&side.wire)) && side.wire.input.len() < AHEAD {
             match ready!(side.wire.poll_fill(cx)) {
-                Ok(1..) => {}
+                Ok(1..) => {
+                    if let Some(reader) = side.reader.take() {
+                        reader.wake();
+                    }
+                }
                 Ok(0) | Err(_) => return Poll::Ready(()),
             }
         }
