@@ -15,7 +15,7 @@ up *ARGS:
 
 # A program as the images ship it: no library of the system needed, optimised as a whole. Takes minutes.
 dist PACKAGE:
-    RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile dist --locked -p {{PACKAGE}} --target "$(rustc -vV | sed -n 's/host: //p')"
+    cargo build --config .cargo/dist.toml --profile dist --locked -p {{PACKAGE}} --target "$(rustc -vV | sed -n 's/host: //p')"
 
 # One bench, such as `just bench cold-start`.
 bench NAME *ARGS:

@@ -36,7 +36,7 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
 /// Builds a release binary of this checkout, so that no figure is of an older one, and says where it is. `features`
 /// may be empty.
 pub(crate) fn build_binary(package: &str, binary: &str, features: &str) -> anyhow::Result<PathBuf> {
-    cargo(&["--release", "-p", package, "--bin", binary, "--features", features], "")?;
+    cargo(&["--release", "-p", package, "--bin", binary, "--features", features])?;
     // This program lies in the same target folder.
     let binary = env::current_exe()?.with_file_name(binary);
     if !binary.exists() {
@@ -51,18 +51,15 @@ pub(crate) fn build_shipped(package: &str, binary: &str) -> anyhow::Result<PathB
     let about = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV").output()?;
     let about = String::from_utf8(about.stdout)?;
     let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    // With a target named, the flags are for what is built and not for what helps to build it.
-    cargo(&["--profile", "dist", "--target", host, "-p", package, "--bin", binary], "-C target-feature=+crt-static")?;
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cargo/dist.toml");
+    cargo(&["--config", config, "--profile", "dist", "--target", host, "-p", package, "--bin", binary])?;
     let folder = env::current_exe()?.parent().and_then(Path::parent).context("no target folder")?.join(host);
     Ok(folder.join("dist").join(binary))
 }
 
-fn cargo(build: &[&str], flags: &str) -> anyhow::Result<()> {
+fn cargo(build: &[&str]) -> anyhow::Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    if !flags.is_empty() {
-        command.env("RUSTFLAGS", flags);
-    }
     // What `cargo run` tells this program about its package would make build scripts that look at it run again.
     let about_us =
         |name: &OsStr| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.as_bytes().starts_with(p.as_bytes()));
