@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use crate::BoxError;
 use crate::h1::Lines;
 use crate::h1::client::Connection;
-use crate::h1::server::Origin;
+use crate::h1::origin::Origin;
 use crate::pool::Lease;
 
 /// A request or response body.

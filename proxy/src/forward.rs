@@ -11,7 +11,7 @@ use crate::accept::Peer;
 use crate::body::Body;
 use crate::errors::Fault;
 use crate::h1::RawQuery;
-use crate::h1::server::Origin;
+use crate::h1::origin::Origin;
 use crate::headers::{self, Present};
 use crate::upgrade::Tunnel;
 

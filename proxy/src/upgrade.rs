@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::deadline::{Deadline, Limit};
 use crate::h1::client::Connection;
-use crate::h1::server::Origin;
+use crate::h1::origin::Origin;
 use crate::h1::wire::Wire;
 
 /// The two sides of an upgraded connection, not yet joined.

@@ -9,7 +9,8 @@
 //! 2. [`head`] turns bytes into a request or response head ([`target`] is the part about the request target),
 //!    [`framing`] decides how long its body is, and refuses what two parsers could read differently. [`lines`] are heads
 //!    of answers that are passed on unread.
-//! 3. [`server`]: head → service → answer, on and on, with an eye on the client.
+//! 3. [`server`]: head → service → answer, on and on, with an eye on the client ([`rest`]: for how long). [`origin`] is
+//!    what a request sees of its connection.
 //! 4. [`client`]: one exchange with a target: send, pump the body, read the answer.
 //! 5. [`decode`] reads bodies ([`chunked`] is its largest part), [`encode`] writes heads and chunks, [`outgoing`] whole
 //!    bodies.
@@ -23,7 +24,9 @@ pub(crate) mod encode;
 pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod lines;
+pub(crate) mod origin;
 pub(crate) mod outgoing;
+mod rest;
 pub(crate) mod server;
 pub(crate) mod target;
 pub(crate) mod wire;

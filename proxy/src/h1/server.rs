@@ -6,28 +6,25 @@
 //! The request's [`Body`] and whoever forwards it share the connection as [`Origin`]; the borrow of it never lasts
 //! over a call into foreign code.
 
-use std::cell::{RefCell, RefMut};
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use http::header::CONNECTION;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use http_body::{Frame, SizeHint};
 use hyper::service::Service;
-use tokio::sync::oneshot;
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 use super::decode::Decoder;
 use super::encode::{self, Ending, Keep};
 use super::framing::Framing;
 use super::head::{self, Malformed, RequestHead};
+use super::origin::Origin;
 use super::outgoing::Outgoing;
+use super::rest::Rest;
 use super::wire::{HeadError, Wire};
 use crate::BoxError;
 use crate::accept::ServerConfig;
@@ -37,8 +34,6 @@ use crate::errors::Fault;
 use crate::headers::{expects_continue, lists};
 use crate::stream::Stream;
 
-/// A connection without a request for this long is parked.
-const PARK_AFTER: Duration = Duration::from_millis(100);
 /// Requests that a client sends ahead are kept up to this; then it has to wait.
 const AHEAD: usize = 64 * 1024;
 /// A body of at most this length is taken in while its request waits.
@@ -48,128 +43,6 @@ const FORGOTTEN: usize = 256 * 1024;
 /// How long a closing connection still listens, so that what the client was sending does not turn our last answer
 /// into a reset.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// The connection a request came by, as the request's body and its forwarder see it. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Origin {
-    side: Rc<RefCell<Side>>,
-    /// Which of the connection's requests. One that is over has no say any more.
-    request: u64,
-}
-
-struct Side {
-    wire: Wire,
-    /// The request under way, counted from the first.
-    request: u64,
-    /// Its body.
-    decoder: Decoder,
-    /// Whoever waits for more of it.
-    reader: Option<Waker>,
-    /// The client waits for 100 before it sends that body.
-    continue_due: bool,
-    /// HTTP/1.1, and the answer has not begun: a 1xx may be sent.
-    interim: bool,
-    title_case: bool,
-    /// Who wants the connection once 101 is out.
-    hand_over: Option<oneshot::Sender<()>>,
-}
-
-impl fmt::Debug for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Origin")
-    }
-}
-
-impl Origin {
-    fn new(stream: Stream, title_case: bool) -> Self {
-        let side = Side {
-            wire: Wire::new(stream),
-            request: 0,
-            decoder: Decoder::default(),
-            reader: None,
-            continue_due: false,
-            interim: false,
-            title_case,
-            hand_over: None,
-        };
-        Self { side: Rc::new(RefCell::new(side)), request: 0 }
-    }
-
-    /// Requests that have come by the connection.
-    fn requests(&self) -> u64 {
-        self.side.borrow().request
-    }
-
-    /// The connection, as long as this request is under way on it.
-    fn current(&self) -> Option<RefMut<'_, Side>> {
-        let side = self.side.borrow_mut();
-        (side.request == self.request).then_some(side)
-    }
-
-    /// The next frame of the request's body; asks the client for it first if it waits to be asked.
-    pub(crate) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Some(mut side) = self.current() else {
-            return Poll::Ready(Some(Err(io::Error::other("the request of this body is over"))));
-        };
-        let side = &mut *side;
-        if std::mem::take(&mut side.continue_due) && side.interim {
-            encode::interim(side.wire.small(), StatusCode::CONTINUE, &HeaderMap::new(), false);
-        }
-        if side.interim && !side.wire.is_flushed() {
-            // Not waited for: the task of the connection goes on with it.
-            let _ = side.wire.poll_flush(cx)?;
-        }
-        let frame = side.decoder.poll_frame(&mut side.wire, cx);
-        if frame.is_pending() && !side.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
-            side.reader = Some(cx.waker().clone());
-        }
-        frame
-    }
-
-    /// Whether the request's body is over.
-    pub(crate) fn is_done(&self) -> bool {
-        self.current().is_none_or(|side| side.decoder.is_done())
-    }
-
-    /// What is known of the length of the rest of the body.
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.current().map_or_else(|| SizeHint::with_exact(0), |side| side.decoder.size_hint())
-    }
-
-    /// The rest of the body, if all of it is here already.
-    pub(crate) fn take_whole(&self) -> Option<Bytes> {
-        let side = &mut *self.current()?;
-        let Decoder::Length(left) = side.decoder else { return None };
-        if side.continue_due || !side.decoder.is_read(&side.wire) {
-            return None;
-        }
-        side.decoder = Decoder::default();
-        Some(side.wire.input.split_to(usize::try_from(left).ok()?).freeze())
-    }
-
-    /// Sends an answer before the answer (1xx), unless it is too late for one or the client is too old.
-    pub(crate) fn interim(&self, status: StatusCode, headers: &HeaderMap) {
-        let Some(mut side) = self.current() else { return };
-        let side = &mut *side;
-        if side.interim && side.wire.takes_more() {
-            encode::interim(side.wire.small(), status, headers, side.title_case);
-        }
-    }
-
-    /// Asks for the connection itself; comes true once a 101 is written.
-    pub(crate) fn hand_over(&self) -> oneshot::Receiver<()> {
-        let (handed, receiver) = oneshot::channel();
-        if let Some(mut side) = self.current() {
-            side.hand_over = Some(handed);
-        }
-        receiver
-    }
-
-    /// The bytes of the connection; for after [`Origin::hand_over`].
-    pub(crate) fn with_wire<T>(&self, work: impl FnOnce(&mut Wire) -> T) -> T {
-        work(&mut self.side.borrow_mut().wire)
-    }
-}
 
 /// Serves requests until the connection ends.
 pub(crate) async fn serve<S, B>(stream: Stream, config: &ServerConfig, drain: &Drain, service: &S)
@@ -296,13 +169,15 @@ impl Busy<'_> {
     /// The request for the service; its body is read from the connection.
     fn begin(&self, head: RequestHead) -> Request<Body> {
         let RequestHead { request, framing, .. } = head;
-        let side = &mut *self.origin.side.borrow_mut();
-        side.request += 1;
-        side.decoder = Decoder::new(framing);
-        side.interim = request.version() == Version::HTTP_11;
-        side.continue_due = framing != Framing::Length(0) && expects_continue(request.headers());
-        let origin = Origin { side: Rc::clone(&self.origin.side), request: side.request };
-        request.map(|()| Body::from_origin(origin, framing == Framing::Length(0)))
+        let empty = framing == Framing::Length(0);
+        {
+            let side = &mut *self.origin.side.borrow_mut();
+            side.request += 1;
+            side.decoder = Decoder::new(framing);
+            side.interim = request.version() == Version::HTTP_11;
+            side.continue_due = !empty && expects_continue(request.headers());
+        }
+        request.map(|()| Body::from_origin(self.origin.of_current(), empty))
     }
 
     /// Ready when the client has gone. What it sends ahead is kept within bounds.
@@ -466,38 +341,4 @@ enum Next {
     Head(RequestHead),
     Refused(Malformed),
     Ended(Ended),
-}
-
-/// The timers of a connection that waits for a request. The long one is moved only when it fires; requests in between
-/// leave it alone.
-struct Rest {
-    timer: Pin<Box<Sleep>>,
-    registered: bool,
-    /// Heads that had come when the timer was set.
-    heads: u64,
-    /// For a head that has begun.
-    head_timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Rest {
-    fn new(heads: u64) -> Self {
-        Self { timer: Box::pin(sleep(PARK_AFTER)), registered: false, heads, head_timer: None }
-    }
-
-    /// Ready when no head has come for a while.
-    fn poll(&mut self, heads: u64, cx: &mut Context<'_>) -> Poll<()> {
-        // The task's waker stays the same, so that one poll is enough until the timer fires.
-        if self.registered && !self.timer.is_elapsed() {
-            return Poll::Pending;
-        }
-        self.registered = true;
-        loop {
-            ready!(self.timer.as_mut().poll(cx));
-            if heads == self.heads {
-                return Poll::Ready(());
-            }
-            self.heads = heads;
-            self.timer.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
-        }
-    }
 }
