@@ -4,13 +4,14 @@ use std::process::{Command, Stdio};
 
 use super::{Kind, Plan};
 
-/// The full ones have a limit that is above the load, so that the line is kept but nobody stands in it.
+/// The full ones have a limit that is above the load, all WebSockets included, so that the line is kept but nobody
+/// stands in it.
 pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>, kind: Kind) {
     let (concurrency, observability) = match kind {
-        Kind::FullSidecar => ("1000", r#"{"requestMetrics":{"protocol":"prometheus"}}"#),
+        Kind::FullSidecar => ("20000", r#"{"requestMetrics":{"protocol":"prometheus"}}"#),
         Kind::LoggingSidecar => {
             command.stdout(Stdio::piped());
-            ("1000", r#"{"requestMetrics":{"protocol":"prometheus"},"enableRequestLog":true}"#)
+            ("20000", r#"{"requestMetrics":{"protocol":"prometheus"},"enableRequestLog":true}"#)
         }
         _ => ("0", ""),
     };
