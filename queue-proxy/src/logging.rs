@@ -6,7 +6,7 @@
 mod line;
 mod rate;
 mod settings;
-mod stamp;
+pub(crate) mod stamp;
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};

@@ -2,10 +2,12 @@
 //! OpenTelemetry's stdout exporter for Go.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use super::ids::hex;
+use crate::logging::stamp;
 use crate::otlp::messages::{Kind, STATUS_ERROR, Span, Value};
 use crate::otlp::resource::VERSION;
 
@@ -48,21 +50,10 @@ pub fn line(span: &Span, scope: &str, resource: &BTreeMap<String, String>) -> St
     line
 }
 
-/// RFC 3339 in UTC with nanoseconds; the sidecar's only calendar date, so no crate.
+/// RFC 3339 in UTC with nanoseconds.
 fn time(unix_nanos: u64) -> String {
-    let (seconds, nanos) = (unix_nanos / 1_000_000_000, unix_nanos % 1_000_000_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Civil date of a day since 1970: eras of 400 years, years from 1 March (Hinnant, "chrono-compatible date algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    let at = Duration::from_nanos(unix_nanos);
+    format!("{}.{:09}Z", stamp::date_time(at), at.subsec_nanos())
 }
 
 #[cfg(test)]
