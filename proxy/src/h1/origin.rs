@@ -141,6 +141,11 @@ impl Origin {
         receiver
     }
 
+    /// The connection ends without a 101: whoever asked for it is told so, though they hold on to it themselves.
+    pub(super) fn give_up(&self) {
+        self.side.borrow_mut().hand_over = None;
+    }
+
     /// The bytes of the connection; for after [`Origin::hand_over`].
     pub(crate) fn with_wire<T>(&self, work: impl FnOnce(&mut Wire) -> T) -> T {
         work(&mut self.side.borrow_mut().wire)

@@ -56,6 +56,9 @@ where
     loop {
         // Boxed, so that a parked connection does not keep the room of a busy one.
         let ended = Box::pin(Busy { origin: &origin, config, drain }.serve(service)).await;
+        if !matches!(ended, Ended::Resting) {
+            origin.give_up();
+        }
         match ended {
             Ended::Resting => {}
             Ended::Closing => return linger(&origin).await,
@@ -341,4 +344,34 @@ enum Next {
     Head(RequestHead),
     Refused(Malformed),
     Ended(Ended),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Else its tunnel would wait for ever, with its slot.
+    #[tokio::test]
+    async fn who_asked_for_a_connection_hears_that_it_ended_without_a_101() {
+        for fails in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let asked = RefCell::new(None);
+            let service = hyper::service::service_fn(|request: Request<Body>| {
+                let origin = request.body().origin().unwrap();
+                *asked.borrow_mut() = Some((origin.hand_over(), origin));
+                std::future::ready(if fails { Err("no answer") } else { Ok(Response::new(Body::full("no 101"))) })
+            });
+            let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut client, head).await.unwrap();
+            let (config, drain) = (ServerConfig::default(), Drain::default());
+            let serving = serve(Stream::Plain(stream), &config, &drain, &service);
+            tokio::join!(serving, async { drop(client) });
+            let (handed, _held) = asked.take().unwrap();
+            assert!(tokio::time::timeout(Duration::from_secs(10), handed).await.unwrap().is_err());
+        }
+    }
 }
