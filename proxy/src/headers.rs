@@ -156,24 +156,29 @@ pub fn append_forwarded_for(headers: &mut HeaderMap, present: Present, peer: &He
 /// Percent-encodes what may not stand in a path and what strict servers would refuse; `None` if nothing is to do.
 /// The query is never touched.
 pub fn encode_path(path: &str) -> Option<String> {
-    fn illegal(byte: u8) -> bool {
-        matches!(byte, b'|' | b'"' | b'<' | b'>' | b'{' | b'}' | b'^' | b'`' | b'#') || byte >= 0x80
-    }
-    if !path.bytes().any(illegal) {
+    if !path.bytes().any(illegal_in_path) {
         return None;
     }
-    let mut encoded = String::with_capacity(path.len() + 16);
-    for byte in path.bytes() {
-        if illegal(byte) {
-            const HEX: &[u8; 16] = b"0123456789ABCDEF";
-            encoded.push('%');
-            encoded.push(char::from(HEX[usize::from(byte >> 4)]));
-            encoded.push(char::from(HEX[usize::from(byte & 15)]));
+    let mut encoded = Vec::with_capacity(path.len() + 16);
+    push_path(&mut encoded, path.as_bytes());
+    String::from_utf8(encoded).ok() // always: what is no ASCII was encoded
+}
+
+/// What may not stand in a path as it is; `%` may, before two digits.
+pub(crate) fn illegal_in_path(byte: u8) -> bool {
+    matches!(byte, b'|' | b'"' | b'<' | b'>' | b'{' | b'}' | b'^' | b'`' | b'#') || byte >= 0x80
+}
+
+/// Appends a path of any bytes, percent-encoded where it must be.
+pub(crate) fn push_path(out: &mut Vec<u8>, path: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in path {
+        if illegal_in_path(byte) {
+            out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         } else {
-            encoded.push(char::from(byte));
+            out.push(byte);
         }
     }
-    Some(encoded)
 }
 
 #[cfg(test)]

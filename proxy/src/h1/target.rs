@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use http::{Method, Uri};
 
+use crate::headers::{illegal_in_path, push_path};
+
 /// A query that a [`Uri`] cannot hold; an extension of the request, written out in place of the (empty) query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawQuery(pub Bytes);
@@ -40,7 +42,7 @@ pub(crate) fn parse(method: &Method, target: Bytes) -> Option<(Uri, Option<RawQu
     }
     let mut encoded = Vec::with_capacity(target.len() + 16);
     encoded.extend_from_slice(&target[..path_at]);
-    encode_path(&mut encoded, if pathless { b"/" } else { path });
+    push_path(&mut encoded, if pathless { b"/" } else { path });
     let query = target.slice(query_at..);
     if encoded.len() + query.len() <= MOST_URI && query.iter().all(|byte| fits_query(*byte)) {
         encoded.extend_from_slice(&query);
@@ -66,11 +68,7 @@ pub(crate) fn taken_out(head: &Bytes) -> Option<(Bytes, Bytes)> {
 
 /// Bytes that ask for a closer look, in a path or a query.
 fn unusual(byte: u8) -> bool {
-    matches!(byte, b'%' | b'|' | b'"' | b'<' | b'>' | b'{' | b'}' | b'^' | b'`' | b'#') || byte >= 0x80
-}
-
-fn illegal_in_path(byte: u8) -> bool {
-    unusual(byte) && byte != b'%'
+    byte == b'%' || illegal_in_path(byte)
 }
 
 /// What `Uri` takes in a query.
@@ -84,17 +82,6 @@ fn escapes_are_whole(path: &[u8]) -> bool {
         .enumerate()
         .filter(|(_, byte)| **byte == b'%')
         .all(|(at, _)| path.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
-}
-
-fn encode_path(out: &mut Vec<u8>, path: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in path {
-        if illegal_in_path(byte) {
-            out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        } else {
-            out.push(byte);
-        }
-    }
 }
 
 #[cfg(test)]
