@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::service::service_fn;
+use proxy::deadline::Timers;
 use proxy::drain::Drain;
 use proxy::{Body, Pool, PoolConfig, ServerConfig};
 use socket2::{Domain, Socket, Type};
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Routing};
 use crate::feed::{Event, Feed};
-use crate::handler::{Connection, Door};
+use crate::handler::{self, Door};
 use crate::metrics::Metrics;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
@@ -268,13 +269,17 @@ impl DataThread {
             let door = Rc::new(Door {
                 shared,
                 pool,
+                timers: Timers::default(),
                 drain: drain.clone(),
                 routing: config.routing,
                 server_timing: config.server_timing,
             });
             let serving = listeners.into_iter().map(|listener| {
                 let door = Rc::clone(&door);
-                let make = move |peer| Connection::new(&door, peer);
+                let make = move |peer| {
+                    let (door, peer) = (Rc::clone(&door), Rc::new(peer));
+                    service_fn(move |request| handler::handle(Rc::clone(&door), Rc::clone(&peer), request))
+                };
                 proxy::serve(listener, ServerConfig::default(), drain.clone(), make)
             });
             tokio::select! {

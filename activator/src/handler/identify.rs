@@ -1,11 +1,10 @@
 //! Which revision a request is for. Pure but for the snapshots it reads.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use proxy::Fault;
 
 use crate::revision::{Revision, RevisionKey, Revisions};
@@ -23,10 +22,18 @@ pub struct Destination {
 }
 
 /// The host a request names: an authority in its target wins over Host.
-pub fn host(parts: &request::Parts) -> Cow<'_, [u8]> {
-    match parts.uri.authority() {
-        Some(authority) => authority.as_str().as_bytes().into(),
-        None => parts.headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes).into(),
+pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a [u8] {
+    match uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes),
+    }
+}
+
+/// The same as a header of its own.
+pub fn host_value(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Fault> {
+    match uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::BadRequest("malformed host")),
+        None => Ok(headers.get(HOST).cloned().unwrap_or(HeaderValue::from_static(""))),
     }
 }
 
@@ -34,31 +41,33 @@ pub fn host(parts: &request::Parts) -> Cow<'_, [u8]> {
 pub fn by_table(
     table: &Table,
     revisions: &Revisions,
-    parts: &request::Parts,
+    uri: &Uri,
+    headers: &HeaderMap,
     random: impl Fn(u64) -> u64,
 ) -> Result<Destination, Fault> {
-    let asked = host(parts);
-    let asked = String::from_utf8_lossy(&asked);
+    let asked = String::from_utf8_lossy(host(uri, headers));
     let name = normalize(&asked);
     let route = table.host(&name).filter(|route| route.visibility == Visibility::External);
     let Some(route) = route else { return Err(unknown_host(&name)) };
-    let path = find(route, parts, &name)?;
+    let path = find(route, uri, headers, &name)?;
     let Some(target) = path.rewrite_host.as_ref() else {
         return destination(path, revisions, None, &random);
     };
     // A domain mapping: it names another host of ours, which may well be a cluster-local one.
     let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
     match inner {
-        Some(inner) => destination(find(inner, parts, &name)?, revisions, Some(target), &random).map(|mut found| {
-            found.set_headers.extend(path.set_headers.iter().cloned());
-            found
-        }),
+        Some(inner) => {
+            destination(find(inner, uri, headers, &name)?, revisions, Some(target), &random).map(|mut found| {
+                found.set_headers.extend(path.set_headers.iter().cloned());
+                found
+            })
+        }
         None => destination(path, revisions, Some(target), &random),
     }
 }
 
-fn find<'a>(route: &'a HostRoute, parts: &request::Parts, name: &str) -> Result<&'a PathRoute, Fault> {
-    route.path(parts.uri.path(), &parts.headers).ok_or_else(|| Fault::Other {
+fn find<'a>(route: &'a HostRoute, uri: &Uri, headers: &HeaderMap, name: &str) -> Result<&'a PathRoute, Fault> {
+    route.path(uri.path(), headers).ok_or_else(|| Fault::Other {
         status: StatusCode::NOT_FOUND,
         reason: "unknown-path",
         body: format!("host {name:?} has no route for this path and these headers\n").into(),
@@ -81,8 +90,8 @@ fn destination(
 
 /// Behind a gateway: by the identity headers, else by a service host of the revision.
 pub fn by_identity(
+    uri: &Uri,
     headers: &HeaderMap,
-    host: &[u8],
     cluster_domain: &str,
     revisions: &Revisions,
 ) -> Result<Destination, Fault> {
@@ -90,7 +99,7 @@ pub fn by_identity(
     let (mut namespace, mut name) = (text(&SERVING_NAMESPACE), text(&SERVING_REVISION));
     if (namespace.is_empty() || name.is_empty())
         && let Some((host_name, host_namespace)) =
-            std::str::from_utf8(host).ok().and_then(|host| from_service_host(host, cluster_domain))
+            std::str::from_utf8(host(uri, headers)).ok().and_then(|host| from_service_host(host, cluster_domain))
     {
         (namespace, name) = (host_namespace, host_name);
     }
