@@ -23,6 +23,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Routing};
+use crate::entrance::Entrance;
 use crate::feed::{Event, Feed};
 use crate::handler::{Connection, Door};
 use crate::metrics::Metrics;
@@ -270,12 +271,14 @@ impl DataThread {
                 pool,
                 drain: drain.clone(),
                 routing: config.routing,
+                https_port: config.https_port,
                 server_timing: config.server_timing,
             });
+            let server = ServerConfig { hop: "activator", ..ServerConfig::default() };
             let serving = listeners.into_iter().map(|listener| {
                 let door = Rc::clone(&door);
-                let make = move |peer| Connection::new(&door, peer);
-                proxy::serve(listener, ServerConfig::default(), drain.clone(), make)
+                let make = move |peer| Connection::new(&door, peer, Entrance::External);
+                proxy::serve(listener, server.clone(), drain.clone(), make)
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}

@@ -26,11 +26,13 @@ use proxy::headers::Present;
 use proxy::{Body, Fault, Peer, Pool};
 
 use crate::config::Routing;
+use crate::entrance::Entrance;
 use crate::shared::Shared;
-use identify::Destination;
+use identify::{Destination, Nowhere};
 use probes::Probe;
 use reply::{Account, Held, ReplyBody};
 
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TIMEOUT_TEXT: &str = "activator request timeout";
 
@@ -45,6 +47,8 @@ pub struct Door {
     pub drain: Drain,
     /// How revisions are found.
     pub routing: Routing,
+    /// Where clients find our TLS.
+    pub https_port: u16,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
 }
@@ -54,12 +58,13 @@ pub struct Door {
 pub struct Connection {
     door: Rc<Door>,
     peer: Rc<Peer>,
+    entrance: Entrance,
 }
 
 impl Connection {
     /// A client came through the door.
-    pub fn new(door: &Rc<Door>, peer: Peer) -> Self {
-        Self { door: Rc::clone(door), peer: Rc::new(peer) }
+    pub fn new(door: &Rc<Door>, peer: Peer, entrance: Entrance) -> Self {
+        Self { door: Rc::clone(door), peer: Rc::new(peer), entrance }
     }
 }
 
@@ -69,19 +74,20 @@ impl Service<Request<Body>> for Connection {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Body>) -> Self::Future {
-        let (door, peer) = (Rc::clone(&self.door), Rc::clone(&self.peer));
-        Box::pin(async move { Ok(door.handle(request, &peer).await) })
+        let (door, peer, entrance) = (Rc::clone(&self.door), Rc::clone(&self.peer), self.entrance);
+        Box::pin(async move { Ok(door.handle(request, &peer, entrance).await) })
     }
 }
 
 impl Door {
-    async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<ReplyBody> {
+    async fn handle(&self, request: Request<Body>, peer: &Peer, entrance: Entrance) -> Response<ReplyBody> {
         if let Some(probe) = probes::classify(request.headers()) {
             return self.answer_probe(&probe, &request);
         }
-        match self.route(request, peer) {
+        match self.route(request, peer, entrance) {
             Ok((request, upgrade, destination)) => self.forward(request, upgrade, destination).await,
-            Err(fault) => reply::fault(&self.shared, &fault),
+            Err(Nowhere::Fault(fault)) => reply::fault(&self.shared, &fault),
+            Err(Nowhere::Https(location)) => reply::moved(location),
         }
     }
 
@@ -90,12 +96,14 @@ impl Door {
         &self,
         request: Request<Body>,
         peer: &Peer,
-    ) -> Result<(Request<Body>, Option<Pending>, Destination), Fault> {
+        entrance: Entrance,
+    ) -> Result<(Request<Body>, Option<Pending>, Destination), Nowhere> {
         let (parts, body) = request.into_parts();
         let original_host = identify::host(&parts);
         let destination = match &self.routing {
             Routing::Ingress { .. } => {
-                identify::by_table(&self.shared.table.load(), &self.shared.revisions, &parts, |n| fastrand::u64(0..n))?
+                let table = self.shared.table.load();
+                identify::by_table(&table, entrance, self.https_port, &parts, |n| fastrand::u64(0..n))?
             }
             Routing::Identity { cluster_domain } => {
                 identify::by_identity(&parts.headers, &original_host, cluster_domain, &self.shared.revisions)?
@@ -123,6 +131,12 @@ impl Door {
         // Behind a gateway its word counts; as the gateway ours does.
         if matches!(self.routing, Routing::Ingress { .. }) || !headers.contains_key(ORIGINAL_HOST) {
             headers.insert(ORIGINAL_HOST, original_host);
+        }
+        if matches!(self.routing, Routing::Ingress { .. })
+            && (entrance.is_secure() || !present.any(Present::X_FORWARDED_PROTO))
+        {
+            // On a plain listener a balancer that ended TLS in front of us knows better.
+            headers.insert(X_FORWARDED_PROTO, entrance.scheme());
         }
         for (name, value) in &destination.set_headers {
             headers.insert(name, value.clone());
@@ -213,7 +227,7 @@ impl Door {
         };
         let table = self.shared.table.load();
         let route = table.host(&crate::table::normalize(asked))?;
-        let known = route.revisions().all(|key| self.shared.revisions.get(key).is_some());
+        let known = route.slots().all(|slot| slot.is_filled());
         known.then(|| route.hash.clone())
     }
 }

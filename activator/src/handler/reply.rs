@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::{HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use prometheus::IntGauge;
 use proxy::body::{End, Observe, Tracked};
@@ -114,4 +115,11 @@ pub fn text(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Reply
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
     own(response)
+}
+
+/// Go there instead; for good.
+pub fn moved(location: HeaderValue) -> Response<ReplyBody> {
+    let mut response = text(StatusCode::MOVED_PERMANENTLY, "");
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
