@@ -1,11 +1,10 @@
 //! Which revision a request is for. Pure but for the snapshots it reads.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use proxy::{Fault, RawQuery};
 
 use crate::entrance::Entrance;
@@ -31,8 +30,8 @@ pub struct Destination {
 pub enum Nowhere {
     /// It cannot be served.
     Fault(Fault),
-    /// It is served by https; here is where.
-    Https(HeaderValue),
+    /// It is served by https only; [`https_location`] says where.
+    Https,
 }
 
 impl From<Fault> for Nowhere {
@@ -42,24 +41,31 @@ impl From<Fault> for Nowhere {
 }
 
 /// The host a request names: an authority in its target wins over Host.
-pub fn host(parts: &request::Parts) -> Cow<'_, [u8]> {
-    match parts.uri.authority() {
-        Some(authority) => authority.as_str().as_bytes().into(),
-        None => parts.headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes).into(),
+pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a [u8] {
+    match uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes),
     }
 }
 
-/// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`; `https_port` is where clients find our
-/// TLS. One look-up finds the host and the slots of its revisions; a domain mapping takes one more, for its target.
+/// The same as a header of its own.
+pub fn host_value(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Fault> {
+    match uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::BadRequest("malformed host")),
+        None => Ok(headers.get(HOST).cloned().unwrap_or(HeaderValue::from_static(""))),
+    }
+}
+
+/// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`. One look-up finds the host and the slots of
+/// its revisions; a domain mapping takes one more, for its target.
 pub fn by_table(
     table: &Table,
     entrance: Entrance,
-    https_port: u16,
-    parts: &request::Parts,
+    uri: &Uri,
+    headers: &HeaderMap,
     random: impl Fn(u64) -> u64,
 ) -> Result<Destination, Nowhere> {
-    let asked = host(parts);
-    let asked = String::from_utf8_lossy(&asked);
+    let asked = String::from_utf8_lossy(host(uri, headers));
     let name = normalize(&asked);
     let Some(mut route) = table.host(&name).filter(|route| entrance.serves(route.visibility)) else {
         return Err(unknown_host(&name).into());
@@ -67,9 +73,9 @@ pub fn by_table(
     let mut set_headers = Vec::new();
     let mut rewrite_host = None;
     for hop in 0..MOST_REWRITES {
-        let path = find(route, parts, &name)?;
+        let path = find(route, uri, headers, &name)?;
         if hop == 0 && route.to_https && !entrance.is_secure() {
-            return Err(Nowhere::Https(https_location(&name, https_port, parts)?));
+            return Err(Nowhere::Https);
         }
         let drawn = if path.splits.len() > 1 { random(path.total_weight) } else { 0 };
         let backend = path.choose(drawn).ok_or_else(|| unknown_revision(""))?;
@@ -94,8 +100,8 @@ pub fn by_table(
     }))
 }
 
-fn find<'a>(route: &'a HostRoute, parts: &request::Parts, name: &str) -> Result<&'a PathRoute, Fault> {
-    route.path(parts.uri.path(), &parts.headers).ok_or_else(|| Fault::Other {
+fn find<'a>(route: &'a HostRoute, uri: &Uri, headers: &HeaderMap, name: &str) -> Result<&'a PathRoute, Fault> {
+    route.path(uri.path(), headers).ok_or_else(|| Fault::Other {
         status: StatusCode::NOT_FOUND,
         reason: "unknown-path",
         body: format!("host {name:?} has no route for this path and these headers\n").into(),
@@ -104,7 +110,15 @@ fn find<'a>(route: &'a HostRoute, parts: &request::Parts, name: &str) -> Result<
 }
 
 /// The same host, path and query by https. Where plain HTTP is served TLS is not, so the client's port is not kept.
-fn https_location(name: &str, port: u16, parts: &request::Parts) -> Result<HeaderValue, Fault> {
+/// `port`: where clients find our TLS. `raw_query`: the query if the URI could not hold it.
+pub fn https_location(
+    uri: &Uri,
+    headers: &HeaderMap,
+    raw_query: Option<&RawQuery>,
+    port: u16,
+) -> Result<HeaderValue, Fault> {
+    let asked = String::from_utf8_lossy(host(uri, headers));
+    let name = normalize(&asked);
     let malformed = Fault::BadRequest("malformed host");
     // It goes into a URL, where some bytes would end it.
     if name.is_empty() || !proxy::headers::is_host(name.as_bytes()) {
@@ -114,9 +128,9 @@ fn https_location(name: &str, port: u16, parts: &request::Parts) -> Result<Heade
     if port != 443 {
         location.extend_from_slice(format!(":{port}").as_bytes());
     }
-    location.extend_from_slice(parts.uri.path().as_bytes());
-    let raw = parts.extensions.get::<RawQuery>().map(|RawQuery(query)| &query[..]);
-    if let Some(query) = raw.or(parts.uri.query().map(str::as_bytes)) {
+    location.extend_from_slice(uri.path().as_bytes());
+    let raw_query = raw_query.map(|RawQuery(query)| &query[..]);
+    if let Some(query) = raw_query.or(uri.query().map(str::as_bytes)) {
         location.push(b'?');
         location.extend_from_slice(query);
     }
@@ -125,8 +139,8 @@ fn https_location(name: &str, port: u16, parts: &request::Parts) -> Result<Heade
 
 /// Behind a gateway: by the identity headers, else by a service host of the revision.
 pub fn by_identity(
+    uri: &Uri,
     headers: &HeaderMap,
-    host: &[u8],
     cluster_domain: &str,
     revisions: &Revisions,
 ) -> Result<Destination, Fault> {
@@ -134,7 +148,7 @@ pub fn by_identity(
     let (mut namespace, mut name) = (text(&SERVING_NAMESPACE), text(&SERVING_REVISION));
     if (namespace.is_empty() || name.is_empty())
         && let Some((host_name, host_namespace)) =
-            std::str::from_utf8(host).ok().and_then(|host| from_service_host(host, cluster_domain))
+            std::str::from_utf8(host(uri, headers)).ok().and_then(|host| from_service_host(host, cluster_domain))
     {
         (namespace, name) = (host_namespace, host_name);
     }

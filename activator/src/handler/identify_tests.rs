@@ -22,7 +22,7 @@ fn revisions(names: &[&str]) -> Revisions {
     revisions
 }
 
-fn parts(host: &str) -> request::Parts {
+fn parts(host: &str) -> http::request::Parts {
     http::Request::get("/").header(HOST, host).body(()).unwrap().into_parts().0
 }
 
@@ -34,8 +34,9 @@ fn told(fault: &Fault) -> (u16, &'static str, String) {
 fn t62_identity_by_headers_or_service_host() {
     let known = revisions(&["rev"]);
     let find = |headers: &[(&'static str, &'static str)], host: &str| {
-        let headers = headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
-        by_identity(&headers, host.as_bytes(), "cluster.local", &known).map(|found| found.revision.key.to_string())
+        let mut request = parts(host);
+        request.headers.extend(headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))));
+        by_identity(&request.uri, &request.headers, "cluster.local", &known).map(|found| found.revision.key.to_string())
     };
     let both = [("knative-serving-namespace", "ns"), ("knative-serving-revision", "rev")];
     assert_eq!(find(&both, "whatever").unwrap(), "ns/rev");
@@ -58,7 +59,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn new(http_option: &str, rules: serde_json::Value) -> Self {
+    fn new(http_option: &str, rules: &serde_json::Value) -> Self {
         let object = json!({
             "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
             "metadata": { "name": "i", "namespace": "ns", "annotations": { "networking.knative.dev/ingress.class": CLASS } },
@@ -71,8 +72,8 @@ impl Gateway {
         Self { table: table.load_full(), _revisions: known }
     }
 
-    fn find(&self, entrance: Entrance, parts: &request::Parts) -> Result<Destination, Nowhere> {
-        by_table(&self.table, entrance, 8443, parts, |_| 0)
+    fn find(&self, entrance: Entrance, parts: &http::request::Parts) -> Result<Destination, Nowhere> {
+        by_table(&self.table, entrance, &parts.uri, &parts.headers, |_| 0)
     }
 
     fn fault(&self, entrance: Entrance, host: &str) -> (u16, &'static str, String) {
@@ -96,7 +97,7 @@ fn each_entrance_serves_its_hosts_and_says_what_it_does_not() {
     let gone = json!({ "splits": [{ "serviceNamespace": "ns", "serviceName": "gone", "servicePort": 80 }] });
     let gateway = Gateway::new(
         "",
-        json!([
+        &json!([
             rule("out.example.com", "ExternalIP", &json!({})),
             rule(INNER, "ClusterLocal", &json!({})),
             rule("gone.example.com", "ExternalIP", &gone),
@@ -124,7 +125,7 @@ fn a_mapped_domain_leads_to_the_host_it_names() {
     let to = |host: &str| json!({ "rewriteHost": host });
     let gateway = Gateway::new(
         "",
-        json!([
+        &json!([
             rule(INNER, "ClusterLocal", &json!({ "appendHeaders": { "X-Both": "inner" } })),
             rule("mapped.example.com", "ExternalIP", &mapped),
             rule("self.example.com", "ExternalIP", &to("self.example.com")),
@@ -154,30 +155,31 @@ fn a_mapped_domain_leads_to_the_host_it_names() {
 #[test]
 fn a_redirected_host_is_sent_to_https_with_path_and_query() {
     let rules = json!([rule("*.example.com", "ExternalIP", &json!({})), rule(INNER, "ClusterLocal", &json!({}))]);
-    let gateway = Gateway::new("Redirected", rules);
-    let ask = |uri: &str, host: &str| {
+    let gateway = Gateway::new("Redirected", &rules);
+    let ask = |uri: &str, host: &str, port: u16| {
         let parts = http::Request::get(uri).header(HOST, host).body(()).unwrap().into_parts().0;
-        gateway.find(Entrance::External, &parts)
+        assert!(matches!(gateway.find(Entrance::External, &parts), Err(Nowhere::Https)), "{uri}");
+        https_location(&parts.uri, &parts.headers, None, port)
     };
-    for (uri, host, location) in [
-        ("/", "a.example.com", "https://a.example.com:8443/"),
-        ("/x/y?z=1&a=%20", "A.example.com:8080", "https://a.example.com:8443/x/y?z=1&a=%20"),
-        ("http://b.example.com/x", "other", "https://b.example.com:8443/x"),
+    for (uri, host, port, location) in [
+        ("/", "a.example.com", 8443, "https://a.example.com:8443/"),
+        ("/x/y?z=1&a=%20", "A.example.com:8080", 443, "https://a.example.com/x/y?z=1&a=%20"),
+        ("http://b.example.com/x", "other", 443, "https://b.example.com/x"),
     ] {
-        match ask(uri, host) {
-            Err(Nowhere::Https(to)) => assert_eq!(to, location),
-            other => panic!("{uri}: {other:?}"),
-        }
+        assert_eq!(ask(uri, host, port).unwrap(), location);
     }
+    let raw = RawQuery(bytes::Bytes::from_static(b"<raw>"));
+    let to = https_location(&"/x?".parse().unwrap(), &parts("a.example.com").headers, Some(&raw), 443).unwrap();
+    assert_eq!(to, "https://a.example.com/x?<raw>");
     // Nobody is sent where a host only begins like one of ours.
-    assert!(matches!(ask("/", "evil.com#.example.com"), Err(Nowhere::Fault(Fault::BadRequest(_)))));
+    assert!(matches!(ask("/", "evil.com#.example.com", 443), Err(Fault::BadRequest(_))));
     assert!(gateway.find(Entrance::Https, &parts("a.example.com")).is_ok());
     assert!(gateway.find(Entrance::Local, &parts(INNER)).is_ok());
-    assert!(matches!(gateway.find(Entrance::Local, &parts("a.example.com")), Err(Nowhere::Https(_))));
+    assert!(matches!(gateway.find(Entrance::Local, &parts("a.example.com")), Err(Nowhere::Https)));
 }
 
 #[test]
 fn an_authority_in_the_target_wins_over_host() {
     let parts = http::Request::get("http://a.example.com/x").header(HOST, "b").body(()).unwrap().into_parts().0;
-    assert_eq!(&*host(&parts), b"a.example.com");
+    assert_eq!(host(&parts.uri, &parts.headers), b"a.example.com");
 }
