@@ -24,8 +24,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Routing};
+use crate::entrance::Entrance;
 use crate::feed::{Event, Feed};
-use crate::handler::{self, Door};
+use crate::handler::{self, Client, Door};
 use crate::metrics::Metrics;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
@@ -272,15 +273,17 @@ impl DataThread {
                 timers: Timers::default(),
                 drain: drain.clone(),
                 routing: config.routing,
+                https_port: config.https_port,
                 server_timing: config.server_timing,
             });
+            let server = ServerConfig { hop: handler::HOP, ..ServerConfig::default() };
             let serving = listeners.into_iter().map(|listener| {
                 let door = Rc::clone(&door);
                 let make = move |peer| {
-                    let (door, peer) = (Rc::clone(&door), Rc::new(peer));
-                    service_fn(move |request| handler::handle(Rc::clone(&door), Rc::clone(&peer), request))
+                    let (door, client) = (Rc::clone(&door), Rc::new(Client { peer, entrance: Entrance::External }));
+                    service_fn(move |request| handler::handle(Rc::clone(&door), Rc::clone(&client), request))
                 };
-                proxy::serve(listener, ServerConfig::default(), drain.clone(), make)
+                proxy::serve(listener, server.clone(), drain.clone(), make)
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}

@@ -5,20 +5,39 @@ use std::sync::Arc;
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use proxy::Fault;
+use proxy::{Fault, RawQuery};
 
-use crate::revision::{Revision, RevisionKey, Revisions};
-use crate::table::{HostRoute, PathRoute, Table, Visibility, normalize};
+use crate::entrance::Entrance;
+use crate::revision::{Revision, Revisions};
+use crate::table::{HostRoute, PathRoute, Table, normalize};
+
+/// Domain mappings that lead to each other: followed this often.
+const MOST_REWRITES: usize = 4;
 
 /// Where a request goes, and what is written on it for the way.
 #[derive(Debug)]
 pub struct Destination {
     /// The revision.
     pub revision: Arc<Revision>,
-    /// Headers to set.
+    /// Headers to set, in this order: a later one wins.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
     /// The Host to show the app instead of the client's.
     pub rewrite_host: Option<HeaderValue>,
+}
+
+/// Why a request goes to no revision.
+#[derive(Debug)]
+pub enum Nowhere {
+    /// It cannot be served.
+    Fault(Fault),
+    /// It is served by https only; [`https_location`] says where.
+    Https,
+}
+
+impl From<Fault> for Nowhere {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// The host a request names: an authority in its target wins over Host.
@@ -37,33 +56,48 @@ pub fn host_value(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Fault> 
     }
 }
 
-/// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`.
+/// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`. One look-up finds the host and the slots of
+/// its revisions; a domain mapping takes one more, for its target.
 pub fn by_table(
     table: &Table,
-    revisions: &Revisions,
+    entrance: Entrance,
     uri: &Uri,
     headers: &HeaderMap,
     random: impl Fn(u64) -> u64,
-) -> Result<Destination, Fault> {
+) -> Result<Destination, Nowhere> {
     let asked = String::from_utf8_lossy(host(uri, headers));
     let name = normalize(&asked);
-    let route = table.host(&name).filter(|route| route.visibility == Visibility::External);
-    let Some(route) = route else { return Err(unknown_host(&name)) };
-    let path = find(route, uri, headers, &name)?;
-    let Some(target) = path.rewrite_host.as_ref() else {
-        return destination(path, revisions, None, &random);
+    let Some(mut route) = table.host(&name).filter(|route| entrance.serves(route.visibility)) else {
+        return Err(unknown_host(&name).into());
     };
-    // A domain mapping: it names another host of ours, which may well be a cluster-local one.
-    let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
-    match inner {
-        Some(inner) => {
-            destination(find(inner, uri, headers, &name)?, revisions, Some(target), &random).map(|mut found| {
-                found.set_headers.extend(path.set_headers.iter().cloned());
-                found
-            })
+    let mut set_headers = Vec::new();
+    let mut rewrite_host = None;
+    for hop in 0..MOST_REWRITES {
+        let path = find(route, uri, headers, &name)?;
+        if hop == 0 && route.to_https && !entrance.is_secure() {
+            return Err(Nowhere::Https);
         }
-        None => destination(path, revisions, Some(target), &random),
+        let drawn = if path.splits.len() > 1 { random(path.total_weight) } else { 0 };
+        let backend = path.choose(drawn).ok_or_else(|| unknown_revision(""))?;
+        set_headers.extend(backend.set_headers.iter().chain(&path.set_headers).cloned());
+        if let Some(target) = &path.rewrite_host {
+            rewrite_host = Some(target.clone());
+            // A domain mapping: it names another host of ours, which may well be a cluster-local one.
+            let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
+            if let Some(inner) = inner.filter(|inner| !Arc::ptr_eq(inner, route)) {
+                route = inner;
+                continue;
+            }
+        }
+        let revision = backend.slot.get().ok_or_else(|| unknown_revision(&backend.slot.key().name))?;
+        return Ok(Destination { revision, set_headers, rewrite_host });
     }
+    Err(Nowhere::Fault(Fault::Other {
+        status: StatusCode::LOOP_DETECTED,
+        reason: "rewrite-loop",
+        body: format!("host {name:?} leads to other hosts and never to a service\n").into(),
+        retry_after: None,
+    }))
 }
 
 fn find<'a>(route: &'a HostRoute, uri: &Uri, headers: &HeaderMap, name: &str) -> Result<&'a PathRoute, Fault> {
@@ -75,17 +109,32 @@ fn find<'a>(route: &'a HostRoute, uri: &Uri, headers: &HeaderMap, name: &str) ->
     })
 }
 
-fn destination(
-    path: &PathRoute,
-    revisions: &Revisions,
-    rewrite_host: Option<&HeaderValue>,
-    random: &impl Fn(u64) -> u64,
-) -> Result<Destination, Fault> {
-    let drawn = if path.splits.len() > 1 { random(path.total_weight) } else { 0 };
-    let backend = path.choose(drawn).ok_or_else(|| unknown_revision(""))?;
-    let revision = revisions.get(&backend.revision).ok_or_else(|| unknown_revision(&backend.revision.name))?;
-    let set_headers = path.set_headers.iter().chain(&backend.set_headers).cloned().collect();
-    Ok(Destination { revision, set_headers, rewrite_host: rewrite_host.cloned() })
+/// The same host, path and query by https. Where plain HTTP is served TLS is not, so the client's port is not kept.
+/// `port`: where clients find our TLS. `raw_query`: the query if the URI could not hold it.
+pub fn https_location(
+    uri: &Uri,
+    headers: &HeaderMap,
+    raw_query: Option<&RawQuery>,
+    port: u16,
+) -> Result<HeaderValue, Fault> {
+    let asked = String::from_utf8_lossy(host(uri, headers));
+    let name = normalize(&asked);
+    let malformed = Fault::BadRequest("malformed host");
+    // It goes into a URL, where some bytes would end it.
+    if name.is_empty() || !proxy::headers::is_host(name.as_bytes()) {
+        return Err(malformed);
+    }
+    let mut location = format!("https://{name}").into_bytes();
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(uri.path().as_bytes());
+    let raw_query = raw_query.map(|RawQuery(query)| &query[..]);
+    if let Some(query) = raw_query.or(uri.query().map(str::as_bytes)) {
+        location.push(b'?');
+        location.extend_from_slice(query);
+    }
+    HeaderValue::from_bytes(&location).map_err(|_| malformed)
 }
 
 /// Behind a gateway: by the identity headers, else by a service host of the revision.
@@ -103,7 +152,7 @@ pub fn by_identity(
     {
         (namespace, name) = (host_namespace, host_name);
     }
-    match revisions.get(&RevisionKey::new(namespace, name)) {
+    match revisions.find(namespace, name) {
         Some(revision) => Ok(Destination { revision, set_headers: Vec::new(), rewrite_host: None }),
         None => Err(unknown_revision(name)),
     }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use api::headers::{NETWORK_HASH, ORIGINAL_HOST, PROXY_REQUEST, SERVING_NAMESPACE, SERVING_REVISION};
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use proxy::body::Tracked;
 use proxy::deadline::{Deadline, Limited, Timers};
@@ -23,12 +23,13 @@ use proxy::drain::Drain;
 use proxy::forward::{self, Options, Pending};
 use proxy::headers::Present;
 use proxy::upgrade::Tunnel;
-use proxy::{Body, Fault, Peer, Pool};
+use proxy::{Body, Fault, Peer, Pool, RawQuery};
 
 use crate::config::Routing;
+use crate::entrance::Entrance;
 use crate::shared::Shared;
 use account::{Account, Accounting};
-use identify::Destination;
+use identify::{Destination, Nowhere};
 use probes::Probe;
 
 /// Who signs our own answers.
@@ -37,6 +38,7 @@ pub const HOP: &str = "activator";
 /// The body of everything the door answers.
 pub type AnswerBody = Tracked<Limited<Body>, Accounting>;
 
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TIMEOUT_TEXT: &str = "activator request timeout";
 
@@ -60,8 +62,19 @@ pub struct Door {
     pub drain: Drain,
     /// How revisions are found.
     pub routing: Routing,
+    /// Where clients find our TLS.
+    pub https_port: u16,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
+}
+
+/// Who is at the other end of a connection, and how it came in.
+#[derive(Debug)]
+pub struct Client {
+    /// Where it is.
+    pub peer: Peer,
+    /// Which listener took it.
+    pub entrance: Entrance,
 }
 
 /// Serves one request.
@@ -70,13 +83,13 @@ pub struct Door {
 #[allow(clippy::manual_async_fn)]
 pub fn handle(
     door: Rc<Door>,
-    peer: Rc<Peer>,
+    client: Rc<Client>,
     mut request: Request<Body>,
 ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> {
-    async move { Ok(serve(&door, &peer, &mut request).await) }
+    async move { Ok(serve(&door, &client, &mut request).await) }
 }
 
-async fn serve(door: &Rc<Door>, peer: &Peer, request: &mut Request<Body>) -> Response<AnswerBody> {
+async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) -> Response<AnswerBody> {
     if let Err(fault) = forward::check(request) {
         return uncounted(door.fault(&fault));
     }
@@ -84,13 +97,14 @@ async fn serve(door: &Rc<Door>, peer: &Peer, request: &mut Request<Body>) -> Res
     if let Some(probe) = probes::classify(request.headers(), present) {
         return uncounted(door.answer_probe(&probe, request));
     }
-    let destination = match door.identify(request) {
+    let destination = match door.identify(client.entrance, request) {
         Ok(destination) => destination,
-        Err(fault) => return uncounted(door.fault(&fault)),
+        Err(Nowhere::Fault(fault)) => return uncounted(door.fault(&fault)),
+        Err(Nowhere::Https) => return uncounted(door.to_https(request)),
     };
     let mut account = Account::open(door, Arc::clone(&destination.revision));
     let mut deadline = door.timers.start(destination.revision.settings.load().limits);
-    let answered = exchange(door, peer, request, present, &destination, &mut account, &mut deadline).await;
+    let answered = exchange(door, client, request, present, &destination, &mut account, &mut deadline).await;
     let (mut response, tunnel) = match answered {
         Ok(answered) => answered,
         Err(fault) => {
@@ -115,14 +129,14 @@ async fn serve(door: &Rc<Door>, peer: &Peer, request: &mut Request<Body>) -> Res
 /// Rewrites the request, waits for a pod and asks it, prepares its answer.
 async fn exchange(
     door: &Door,
-    peer: &Peer,
+    client: &Client,
     request: &mut Request<Body>,
     present: Present,
     destination: &Destination,
     account: &mut Account,
     deadline: &mut Deadline,
 ) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
-    let upgrade = door.rewrite(peer, request, present, destination)?;
+    let upgrade = door.rewrite(client, request, present, destination)?;
     let mut response = match deadline.run(admit::serve(door, request, account)).await {
         Ok(served) => served?,
         Err(limit) => return Err(Fault::Timeout { limit, text: TIMEOUT_TEXT }),
@@ -132,16 +146,14 @@ async fn exchange(
 }
 
 impl Door {
-    fn identify(&self, request: &Request<Body>) -> Result<Destination, Fault> {
+    fn identify(&self, entrance: Entrance, request: &Request<Body>) -> Result<Destination, Nowhere> {
         let (uri, headers) = (request.uri(), request.headers());
         match &self.routing {
             Routing::Ingress { .. } => {
-                identify::by_table(&self.shared.table.load(), &self.shared.revisions, uri, headers, |n| {
-                    fastrand::u64(0..n)
-                })
+                identify::by_table(&self.shared.table.load(), entrance, uri, headers, |n| fastrand::u64(0..n))
             }
             Routing::Identity { cluster_domain } => {
-                identify::by_identity(uri, headers, cluster_domain, &self.shared.revisions)
+                Ok(identify::by_identity(uri, headers, cluster_domain, &self.shared.revisions)?)
             }
         }
     }
@@ -149,7 +161,7 @@ impl Door {
     /// Makes a request ready for the pods of its revision.
     fn rewrite(
         &self,
-        peer: &Peer,
+        client: &Client,
         request: &mut Request<Body>,
         present: Present,
         destination: &Destination,
@@ -161,12 +173,17 @@ impl Door {
             (Some(host), true) => Some(host.clone()),
             (None, true) => Some(identify::host_value(request.uri(), request.headers())?),
         };
-        let options = Options { peer, remove: &ENDS_HERE, default_host: &HeaderValue::from_static("") };
+        let options = Options { peer: &client.peer, remove: &ENDS_HERE, default_host: &HeaderValue::from_static("") };
         let upgrade = forward::prepare(request, present, &options)?;
         let headers = request.headers_mut();
         headers.insert(PROXY_REQUEST, HeaderValue::from_static(HOP));
         if let Some(host) = original_host {
             headers.insert(ORIGINAL_HOST, host);
+        }
+        let gateway = matches!(self.routing, Routing::Ingress { .. });
+        // On a plain listener a balancer that ended TLS in front of us knows better.
+        if gateway && (client.entrance.is_secure() || !present.any(Present::X_FORWARDED_PROTO)) {
+            headers.insert(X_FORWARDED_PROTO, client.entrance.scheme());
         }
         for (name, value) in &destination.set_headers {
             headers.insert(name, value.clone());
@@ -183,6 +200,19 @@ impl Door {
             }
             drop((account, guard));
         });
+    }
+
+    /// The same by https, for good.
+    fn to_https(&self, request: &Request<Body>) -> Response<Body> {
+        let raw_query = request.extensions().get::<RawQuery>();
+        match identify::https_location(request.uri(), request.headers(), raw_query, self.https_port) {
+            Err(fault) => self.fault(&fault),
+            Ok(location) => {
+                let mut response = text(StatusCode::MOVED_PERMANENTLY, "");
+                response.headers_mut().insert(LOCATION, location);
+                response
+            }
+        }
     }
 
     /// An error of our own, signed and counted.
@@ -222,7 +252,7 @@ impl Door {
         };
         let table = self.shared.table.load();
         let route = table.host(&crate::table::normalize(asked))?;
-        let known = route.revisions().all(|key| self.shared.revisions.get(key).is_some());
+        let known = route.slots().all(|slot| slot.is_filled());
         known.then(|| route.hash.clone())
     }
 }
