@@ -60,6 +60,8 @@ pub struct Config {
     pub rhythm: Rhythm,
     /// How revisions behind a mesh are reached (`enabled`, through the cluster IP, is not supported yet).
     pub mesh: settings::MeshCompatibility,
+    /// Where clients find our TLS: plain requests to hosts that are served by https only are sent there.
+    pub https_port: u16,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
     /// How long to go on serving after being asked to end, so that gateways notice.
@@ -109,6 +111,7 @@ impl Config {
             max_idle_per_target: 100,
             rhythm: Rhythm::default(),
             mesh: settings::MeshCompatibility::Auto,
+            https_port: 443,
             server_timing: false,
             linger: Duration::ZERO,
             drain_limit: Some(Duration::from_secs(25)),
