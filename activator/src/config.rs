@@ -8,8 +8,10 @@ use api::labels::networking::DORMOUSE_INGRESS_CLASS;
 use api::timeline::Observer;
 use api::{ports, settings};
 use kube::Client;
+use tokio::sync::watch;
 
 use crate::endpoints::probe::Rhythm;
+use crate::observe::{Live, ObserveError, Observing};
 
 /// Waiters per revision unless told otherwise: upstream's queue depth (which upstream cannot reach).
 pub const QUEUE_LIMIT: usize = 10_000;
@@ -36,8 +38,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Further addresses with the same service (the h2c port of a drop-in).
     pub also_listen: Vec<SocketAddr>,
-    /// Where `GET /metrics` is answered, if anywhere.
-    pub metrics_listen: Option<SocketAddr>,
+    /// What of the telemetry is on.
+    pub observing: Observing,
+    /// What of it changes while the process runs; `None` = nothing does.
+    pub live: Option<watch::Receiver<Live>>,
+    /// The level of the process's log, if it follows what is live.
+    pub log_level: Option<telemetry::logging::Level>,
     /// See [`Routing`].
     pub routing: Routing,
     /// The API server; `None` = fed by hand ([`crate::Activator::feed`]).
@@ -86,6 +92,9 @@ pub enum ConfigError {
         /// What it should be.
         problem: &'static str,
     },
+    /// The telemetry cannot be as it is asked for.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
 }
 
 impl Config {
@@ -99,7 +108,9 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             also_listen: Vec::new(),
-            metrics_listen: None,
+            observing: Observing::default(),
+            live: None,
+            log_level: None,
             routing: Routing::Ingress { class: DORMOUSE_INGRESS_CLASS.to_owned() },
             client: None,
             autoscaler_url: format!("ws://127.0.0.1:{}", ports::AUTOSCALER),
@@ -147,7 +158,7 @@ impl Config {
         Ok(Self {
             listen: all(ports::HTTP1),
             also_listen: vec![all(ports::H2C)],
-            metrics_listen: Some(all(ports::AUTOSCALING_METRICS)),
+            observing: Observing::read(&settings::Observability::default(), &settings::Data::new(), &get)?,
             autoscaler_url: format!("ws://autoscaler.{system_namespace}.svc.{cluster_domain}:{}", ports::AUTOSCALER),
             routing: Routing::Identity { cluster_domain },
             pod_name,

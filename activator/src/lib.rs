@@ -11,10 +11,11 @@
 //! 5. [`throttle`]: exact slots per pod, first come first served.
 //! 6. [`report`]: requests in flight, told to the autoscaler; the first one at once.
 //! 7. [`endpoints`]: pods come and go; each is asked by itself whether it can serve.
-//! 8. [`wake`]: the phases of a wake-up as seen from here; [`metrics`].
+//! 8. [`wake`]: the phases of a wake-up as seen from here; [`metrics`], [`traces`]; the crate `telemetry` has the rest.
 //!
 //! Off the request path: [`watch`] (API server) → [`feed`] → [`world`] (the single writer of all of the above).
-//! [`shared`] is what threads have in common; [`config`] what they are told at the start.
+//! [`shared`] is what threads have in common; [`config`] what they are told at the start, [`observe`] what of the
+//! telemetry is on, at the start and later; [`side_ports`] shows it.
 
 pub mod config;
 pub mod endpoints;
@@ -22,12 +23,15 @@ pub mod entrance;
 pub mod feed;
 pub mod handler;
 pub mod metrics;
+pub mod observe;
 pub mod report;
 pub mod revision;
 pub mod server;
 pub mod shared;
+pub mod side_ports;
 pub mod table;
 pub mod throttle;
+pub mod traces;
 pub mod wake;
 pub mod watch;
 pub mod world;
@@ -40,9 +44,8 @@ use std::process::ExitCode;
 
 /// The stand-alone process: upstream's drop-in, told everything by its environment.
 pub fn main_from_env() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let pod = std::env::var("POD_NAME").unwrap_or_default();
+    let level = observe::start_log(&api::settings::Data::new(), &pod);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,7 +53,7 @@ pub fn main_from_env() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve_from_env()) {
+    match runtime.block_on(serve_from_env(level)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -59,10 +62,11 @@ pub fn main_from_env() -> ExitCode {
     }
 }
 
-async fn serve_from_env() -> anyhow::Result<()> {
+async fn serve_from_env(level: telemetry::logging::Level) -> anyhow::Result<()> {
     use anyhow::Context;
     let shutdown = proxy::shutdown::token().context("cannot listen for signals")?;
     let mut config = Config::from_env()?;
+    config.log_level = Some(level);
     config.client = Some(kube::Client::try_default().await.context("cannot reach the API server")?);
     Activator::bind(config).await?.run(shutdown).await?;
     Ok(())

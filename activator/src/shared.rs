@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 
 use crate::feed::Feed;
 use crate::metrics::Metrics;
+use crate::observe::Switches;
 use crate::report::Reporter;
 use crate::revision::Revisions;
 use crate::table::Table;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where marks of wake-ups go.
     pub observer: Observer,
+    /// What of the telemetry is on.
+    pub switches: Switches,
     /// The way to the world.
     pub feed: Feed,
     /// Pods that are gone, for threads that keep connections to them.
@@ -39,13 +42,20 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing known yet.
-    pub fn new(reporter: Arc<Reporter>, metrics: Arc<Metrics>, observer: Observer, feed: Feed) -> Self {
+    pub fn new(
+        reporter: Arc<Reporter>,
+        metrics: Arc<Metrics>,
+        observer: Observer,
+        switches: Switches,
+        feed: Feed,
+    ) -> Self {
         Self {
             table: ArcSwap::default(),
             revisions: Revisions::default(),
             reporter,
             metrics,
             observer,
+            switches,
             feed,
             gone: broadcast::channel(GONE_KEPT).0,
             stopping: AtomicBool::new(false),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use activator::Config;
+use activator::observe::{Observing, Page};
 use api::timeline::{Observer, Phase};
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -396,8 +397,9 @@ async fn draining_finishes_held_and_running_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_served_beside() {
-    let metrics_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let door = Door::open(Config { metrics_listen, threads: 1, ..Config::detached() }).await;
+    let page = Some(Page { listen: SocketAddr::from(([127, 0, 0, 1], 0)), tls: None });
+    let observing = Observing { page, ..Observing::default() };
+    let door = Door::open(Config { observing, threads: 1, ..Config::detached() }).await;
     door.service("hello", 0).await;
     let request = door.get_request("hello.test", "/");
     door.waiting("hello", 1).await;

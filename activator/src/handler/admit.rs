@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode};
 use proxy::{Body, Fault, forward};
 
 use super::Door;
-use super::account::Account;
+use super::account::{Account, Queued};
 use crate::feed::Event;
 use crate::revision::Revision;
 use crate::throttle::{Admission, Permit, Wait};
@@ -30,20 +30,23 @@ pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Accou
         };
         let pod = account.admitted(permit).target();
         let address = pod.address;
+        let host = pod.host().clone();
+        account.asks(address);
         let sent = match repeat.take() {
             None => {
-                forward::set_host(request, pod.host().clone())?;
+                forward::set_host(request, host)?;
                 door.pool.forward(address, request).await
             }
             Some(repeat) => Box::pin(door.pool.repeat(address, repeat)).await,
         };
         let error = match sent {
             Ok(response) => {
-                account.answer_begins();
+                account.pod_answers(Ok(response.status()));
                 return Ok(response);
             }
             Err(error) => error,
         };
+        account.pod_answers(Err(if error.is_dial() { "connect" } else { "broken" }));
         let fault = Fault::from(&error);
         let unsent = error.is_unsent() && !repeated;
         if error.is_gone() {
@@ -56,7 +59,7 @@ pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Accou
             return Err(fault);
         }
         repeated |= repeat.is_some();
-        account.turned_away();
+        account.turned_away(if unsent { "unsent" } else { "unanswered" });
     }
     Err(Fault::Dial("no pod took the request".to_owned()))
 }
@@ -66,7 +69,7 @@ fn set_aside(door: &Door, account: &Account) {
     let revision = account.revision();
     let Some(target) = account.pod() else { return };
     if revision.throttle.set_aside(target) {
-        revision.metrics(&door.shared.metrics).set_aside.inc();
+        revision.metrics(&door.shared.metrics).at(door.shard).set_aside.add(1);
         door.shared.feed.send(Event::SetAside(revision.key.clone(), target.address));
     }
 }
@@ -74,13 +77,14 @@ fn set_aside(door: &Door, account: &Account) {
 /// Waits for the turn. In a function of its own, and boxed by its caller, because most requests do not wait.
 async fn in_line(door: &Door, account: &mut Account, wait: Wait, asleep: bool) -> Permit {
     let start = Instant::now();
+    account.joins(start);
     let revision = account.revision();
     if asleep {
         revision.wake.queued(&revision.key, &door.shared.observer, start);
     }
     door.shared.reporter.waits(revision, start);
     let permit = InLine::new(door, revision, wait).turn().await;
-    account.waited(start.elapsed());
+    account.waited(start, Instant::now());
     permit
 }
 
@@ -98,12 +102,12 @@ fn queue_full() -> Fault {
 struct InLine<'a> {
     revision: &'a Revision,
     wait: Option<Wait>,
+    _queued: Queued<'a>,
 }
 
 impl<'a> InLine<'a> {
     fn new(door: &Door, revision: &'a Revision, wait: Wait) -> Self {
-        revision.metrics(&door.shared.metrics).queued.inc();
-        Self { revision, wait: Some(wait) }
+        Self { revision, wait: Some(wait), _queued: Queued::new(door, revision) }
     }
 
     async fn turn(mut self) -> Permit {
@@ -115,9 +119,6 @@ impl<'a> InLine<'a> {
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         self.wait = None;
-        if let Some(metrics) = self.revision.metrics_if_any() {
-            metrics.queued.dec();
-        }
         if self.revision.throttle.waiting() == 0 {
             // Only if no pod has come yet; a wake-up that has its pod goes on to its first byte.
             self.revision.wake.abandoned();

@@ -47,6 +47,7 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) profiles: Option<SocketAddr>,
     pub(crate) feed: Feed,
     pub(crate) shared: Arc<Shared>,
     pub(crate) stop: CancellationToken,
@@ -60,6 +61,7 @@ impl Door {
         Self {
             address: activator.local_addr(),
             metrics: activator.metrics_addr(),
+            profiles: activator.profiles_addr(),
             feed: activator.feed(),
             shared: activator.shared(),
             running: tokio::spawn(activator.run(stop.clone())),
