@@ -1,7 +1,11 @@
-//! TLS for a listener: one certificate, which may be replaced while connections are served.
+//! TLS for a listener: one certificate, which may be replaced while connections are served. [`client`] is the other
+//! side, for targets.
 //!
 //! Client certificates are asked for only with [`Clients`]. ALPN offers h2 and HTTP/1.1. The words of [`Options`] are
 //! Go's, since upstream's configuration is written in them.
+
+pub mod client;
+mod names;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -56,6 +60,12 @@ pub enum TlsError {
     /// The certificate, the key, or the two together cannot be used.
     #[error("certificate: {0}")]
     Unusable(#[from] tokio_rustls::rustls::Error),
+    /// Nobody to believe.
+    #[error("no authority in PEM, so that no certificate could be believed")]
+    NoAuthority,
+    /// Not a DNS name.
+    #[error("{0:?} is no DNS name")]
+    Name(String),
     /// The authorities of client certificates cannot be used.
     #[error("client certificates: {0}")]
     Clients(#[from] VerifierBuilderError),
