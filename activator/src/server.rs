@@ -47,9 +47,6 @@ pub enum Error {
     /// The metrics contradict each other.
     #[error("cannot declare metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// A setting that cannot be served yet.
-    #[error("{0}")]
-    Unsupported(&'static str),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -62,9 +59,12 @@ pub enum Error {
 pub struct Activator {
     config: Config,
     local: SocketAddr,
+    tls_local: Option<SocketAddr>,
     metrics_local: Option<SocketAddr>,
     /// Per data thread its listeners.
     listeners: Vec<Vec<StdListener>>,
+    /// The same for requests over TLS.
+    tls_listeners: Vec<Vec<StdListener>>,
     metrics_listener: Option<StdListener>,
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -76,11 +76,6 @@ impl Activator {
     // Async as every part's `bind` is, so that it may one day wait for something.
     #[allow(clippy::unused_async)]
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        if config.mesh == api::settings::MeshCompatibility::Enabled {
-            return Err(Error::Unsupported(
-                "mesh-compatibility-mode: enabled is not supported yet; use auto or disabled",
-            ));
-        }
         let threads = match config.threads {
             0 => thread::available_parallelism().map_or(1, usize::from),
             wanted => wanted,
@@ -93,6 +88,13 @@ impl Activator {
                 local = bound;
             }
         }
+        let mut tls_listeners: Vec<Vec<StdListener>> = (0..threads).map(|_| Vec::new()).collect();
+        let mut tls_local = None;
+        if config.internal_tls.is_some() {
+            let address = config.tls_listen;
+            let bound = listen_all(address, &mut tls_listeners).map_err(|source| Error::Bind { address, source })?;
+            tls_local = Some(bound);
+        }
         let bind_one = |address| listen(address, false).map_err(|source| Error::Bind { address, source });
         let metrics_listener = config.metrics_listen.map(bind_one).transpose()?;
         let metrics_local = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -100,12 +102,28 @@ impl Activator {
         let (reporter, frames) = Reporter::new(&config.pod_name);
         let metrics = Arc::new(Metrics::new()?);
         let shared = Arc::new(Shared::new(reporter, metrics, config.observer.clone(), feed));
-        Ok(Self { config, local, metrics_local, listeners, metrics_listener, shared, events, frames })
+        Ok(Self {
+            config,
+            local,
+            tls_local,
+            metrics_local,
+            listeners,
+            tls_listeners,
+            metrics_listener,
+            shared,
+            events,
+            frames,
+        })
     }
 
     /// Where requests are taken.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where requests are taken over TLS, if anywhere.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_local
     }
 
     /// Where metrics are, if anywhere.
@@ -135,7 +153,10 @@ impl Activator {
             },
             queue_limit: self.config.queue_limit,
             rhythm: self.config.rhythm,
-            trust_kubernetes: self.config.mesh == api::settings::MeshCompatibility::Disabled,
+            mesh: self.config.mesh,
+            passthrough: self.config.passthrough,
+            services: self.config.needs_services(),
+            tls: self.config.internal_tls.clone(),
             own_ip: self.config.pod_ip.clone(),
         };
         let (world, synced) = World::new(rules, Arc::clone(&self.shared), self.shared.feed.clone());
@@ -150,9 +171,12 @@ impl Activator {
         let token = end_control.clone();
         let mut control = spawn("activator-control".to_owned(), move || control.run(token))?;
         let mut data = Vec::new();
-        for (n, listeners) in self.listeners.into_iter().enumerate() {
+        let threads = self.listeners.len();
+        for (n, (listeners, tls_listeners)) in self.listeners.into_iter().zip(self.tls_listeners).enumerate() {
             let thread = DataThread {
                 listeners,
+                tls_listeners,
+                threads,
                 config: self.config.clone(),
                 shared: Arc::clone(&self.shared),
                 drain: drain.clone(),
@@ -239,6 +263,8 @@ fn listen_all(address: SocketAddr, threads: &mut [Vec<StdListener>]) -> io::Resu
 
 struct DataThread {
     listeners: Vec<StdListener>,
+    tls_listeners: Vec<StdListener>,
+    threads: usize,
     config: Config,
     shared: Arc<Shared>,
     drain: Drain,
@@ -248,10 +274,16 @@ struct DataThread {
 
 impl DataThread {
     fn run(self) -> io::Result<()> {
-        let Self { listeners, config, shared, drain, cut, mut synced } = self;
+        let Self { listeners, tls_listeners, threads, config, shared, drain, cut, mut synced } = self;
         proxy::runtime::block_on(async move {
-            let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+            let tls = config.internal_tls.as_ref().map(|tls| tls.server());
+            let plain = listeners.into_iter().map(|listener| (listener, None));
+            let listeners = plain
+                .chain(tls_listeners.into_iter().map(|listener| (listener, tls.clone())))
+                .map(|(listener, tls)| Ok((TcpListener::from_std(listener)?, tls)))
+                .collect::<io::Result<Vec<_>>>()?;
             let pool = Pool::new(PoolConfig {
+                max_idle: config.max_idle.div_ceil(threads.max(1)),
                 max_idle_per_target: config.max_idle_per_target,
                 // A pod that swallows connections is set aside and another one tried; no need for twenty seconds.
                 dial: proxy::dial::DialPolicy { attempts: 5, ..proxy::dial::DialPolicy::default() },
@@ -272,10 +304,11 @@ impl DataThread {
                 routing: config.routing,
                 server_timing: config.server_timing,
             });
-            let serving = listeners.into_iter().map(|listener| {
+            let serving = listeners.into_iter().map(|(listener, tls)| {
                 let door = Rc::clone(&door);
                 let make = move |peer| Connection::new(&door, peer);
-                proxy::serve(listener, ServerConfig::default(), drain.clone(), make)
+                let config = ServerConfig { hop: "activator", tls, ..ServerConfig::default() };
+                proxy::serve(listener, config, drain.clone(), make)
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}
@@ -321,8 +354,7 @@ impl Control {
             };
             let watches = async {
                 if let Some(client) = config.client.clone() {
-                    let gateway = matches!(config.routing, Routing::Ingress { .. });
-                    crate::watch::run(client, shared.feed.clone(), gateway).await;
+                    crate::watch::run(client, shared.feed.clone(), &config).await;
                 }
             };
             let link = socket::run(

@@ -53,11 +53,15 @@ impl Shared {
     }
 
     /// Why the kubelet should send nobody here, if so (upstream's texts).
+    ///
+    /// Before the first connection to the autoscaler nobody could be woken. Losing it later is no reason: what is awake
+    /// is served, and the liveness probe asks the same question, so that upstream's pods are restarted, with all that
+    /// they hold, while an autoscaler is away.
     pub fn unhealthy(&self) -> Option<&'static str> {
         if self.stopping.load(Ordering::Relaxed) {
             return Some("received SIGTERM from kubelet");
         }
-        (!self.reporter.connected()).then_some("connection has not yet been established")
+        (!self.reporter.ever_connected()).then_some("connection has not yet been established")
     }
 
     /// The process has been asked to end.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
+use api::headers::PASSTHROUGH_LB;
+use http::{HeaderValue, Request, Response, StatusCode};
 use proxy::{Body, Fault, Pool, forward};
 
 use super::reply::Up;
@@ -55,8 +56,13 @@ pub async fn serve(
             Admission::Full => return Err(queue_full()),
         };
         let active = Up::new(&metrics.active);
-        forward::set_host(&mut request, permit.target().host().clone())?;
-        match pool.forward(permit.target().address, &mut request).await {
+        let target = permit.target();
+        forward::set_host(&mut request, target.host().clone())?;
+        if attempt == 0 && target.is_passed_through() {
+            // Of all targets of a revision, or of none.
+            request.headers_mut().append(PASSTHROUGH_LB, HeaderValue::from_static("true"));
+        }
+        match pool.forward_over(target.connect(), target.tls(), &mut request).await {
             Ok(response) => return Ok(Served { response, permit, active, waited }),
             Err(error) => {
                 let fault = Fault::from(&error);

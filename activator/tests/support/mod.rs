@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -201,6 +201,10 @@ pub(crate) async fn send_h2(address: SocketAddr, request: Request<Full<Bytes>>) 
 pub(crate) struct Behaviour {
     /// Probes are answered only while set.
     pub(crate) ready: AtomicBool,
+    /// Probes are answered with this status at once, unless it is 0.
+    pub(crate) status: AtomicU16,
+    /// Headers of the last probe.
+    pub(crate) probe: Mutex<HeaderMap>,
     /// Probes hang for ever.
     pub(crate) silent: AtomicBool,
     /// `/held` waits for a permit here.
@@ -307,6 +311,10 @@ async fn answer(
     if request.headers().get("user-agent").is_some_and(|agent| agent == "Knative-Activator-Probe") {
         does.probes.fetch_add(1, Ordering::SeqCst);
         assert_eq!(request.headers()["k-network-probe"], "queue");
+        *does.probe.lock().unwrap() = request.headers().clone();
+        if let Ok(status @ 200..) = StatusCode::from_u16(does.status.load(Ordering::SeqCst)).map(|s| s.as_u16()) {
+            return Ok(Response::builder().status(status).body(PodBody::default()).unwrap());
+        }
         if does.silent.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
