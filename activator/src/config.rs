@@ -93,6 +93,8 @@ pub struct Config {
     pub tls_options: proxy::tls::Options,
     /// Certificate and authorities of TLS with gateways and pods; `None` = pods are spoken to in clear text.
     pub internal_tls: Option<Arc<InternalTls>>,
+    /// Where clients find our TLS: plain requests to hosts that are served by https only are sent there.
+    pub https_port: u16,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
     /// How long to go on serving after being asked to end, so that gateways notice.
@@ -135,6 +137,7 @@ impl Config {
             tls_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls_options: proxy::tls::Options::default(),
             internal_tls: None,
+            https_port: 443,
             server_timing: false,
             linger: Duration::ZERO,
             drain_limit: Some(Duration::from_secs(25)),

@@ -3,7 +3,8 @@
 //! What comes in is a request for a host; what goes out is the same request to a pod that has room for it, as soon as
 //! there is one. In the order in which it happens:
 //!
-//! 1. [`server`]: sockets and threads; one runtime per core for requests, one thread for everything else.
+//! 1. [`server`]: sockets and threads; one runtime per core for requests, one thread for everything else. Which socket
+//!    it was, says [`entrance`].
 //! 2. [`handler`]: probes, then which revision, then wait and send, then answer.
 //! 3. [`table`]: host, path and headers → weighted backends, as an immutable snapshot.
 //! 4. [`revision`]: settings, slots and counts of one revision in one object.
@@ -18,6 +19,7 @@
 
 pub mod config;
 pub mod endpoints;
+pub mod entrance;
 pub mod feed;
 pub mod handler;
 pub mod internal_tls;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::service::service_fn;
+use proxy::deadline::Timers;
 use proxy::drain::Drain;
 use proxy::{Body, Pool, PoolConfig, ServerConfig};
 use socket2::{Domain, Socket, Type};
@@ -23,8 +24,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Routing};
+use crate::entrance::Entrance;
 use crate::feed::{Event, Feed};
-use crate::handler::{Connection, Door};
+use crate::handler::{self, Client, Door};
 use crate::metrics::Metrics;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
@@ -300,15 +302,20 @@ impl DataThread {
             let door = Rc::new(Door {
                 shared,
                 pool,
+                timers: Timers::default(),
                 drain: drain.clone(),
                 routing: config.routing,
+                https_port: config.https_port,
                 server_timing: config.server_timing,
             });
             let serving = listeners.into_iter().map(|(listener, tls)| {
                 let door = Rc::clone(&door);
-                let make = move |peer| Connection::new(&door, peer);
-                let config = ServerConfig { hop: "activator", tls, ..ServerConfig::default() };
-                proxy::serve(listener, config, drain.clone(), make)
+                let make = move |peer| {
+                    let (door, client) = (Rc::clone(&door), Rc::new(Client { peer, entrance: Entrance::External }));
+                    service_fn(move |request| handler::handle(Rc::clone(&door), Rc::clone(&client), request))
+                };
+                let server = ServerConfig { hop: handler::HOP, tls, ..ServerConfig::default() };
+                proxy::serve(listener, server, drain.clone(), make)
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}

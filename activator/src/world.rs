@@ -4,10 +4,10 @@
 //! their own, one per pod, that come back as events. With the API server away no events come, and everything stays as
 //! last known.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::networking::Ingress;
 use api::ports;
@@ -27,12 +27,14 @@ use crate::feed::{Change, Event, Feed};
 use crate::internal_tls::InternalTls;
 use crate::revision::{Protocol, Revision, RevisionKey, Settings};
 use crate::shared::Shared;
-use crate::table::build;
+use crate::table::Routes;
 use crate::throttle::subset::Share;
 use crate::throttle::target::Target;
 
 /// The private Service's port for TLS.
 const SERVICE_HTTPS: u16 = 443;
+/// How soon to look again whether a replaced routing table can be freed. A request looks at one for microseconds.
+const RECLAIM: Duration = Duration::from_millis(10);
 
 /// Which kinds have been listed at least once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,7 +93,7 @@ pub struct World {
     shared: Arc<Shared>,
     feed: Feed,
     turns: Arc<Turns>,
-    ingresses: BTreeMap<(String, String), Ingress>,
+    routes: Routes,
     tracked: HashMap<RevisionKey, Tracked>,
     synced: watch::Sender<Synced>,
 }
@@ -101,42 +103,41 @@ impl World {
     pub fn new(rules: Rules, shared: Arc<Shared>, feed: Feed) -> (Self, watch::Receiver<Synced>) {
         // What is not watched need not be waited for.
         let (synced, seen) = watch::channel(Synced { services: !rules.services, ..Synced::default() });
-        let this = Self {
-            rules,
-            shared,
-            feed,
-            turns: Arc::default(),
-            ingresses: BTreeMap::new(),
-            tracked: HashMap::new(),
-            synced,
-        };
+        let routes = Routes::new(&rules.ingress_class);
+        let turns = Arc::default();
+        let this = Self { rules, shared, feed, turns, routes, tracked: HashMap::new(), synced };
         (this, seen)
     }
 
     /// Takes events until the feed closes.
     pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let mut batch = Vec::new();
-        while events.recv_many(&mut batch, 1024).await > 0 {
-            let mut routes_changed = false;
+        loop {
+            let received = events.recv_many(&mut batch, 1024);
+            let received = if self.routes.reclaim() {
+                match tokio::time::timeout(RECLAIM, received).await {
+                    Ok(received) => received,
+                    Err(_) => continue,
+                }
+            } else {
+                received.await
+            };
+            if received == 0 {
+                return;
+            }
             for event in batch.drain(..) {
-                routes_changed |= self.take(event);
+                self.take(event);
             }
-            // Once per batch: the table is built from all Ingresses.
-            if routes_changed {
-                self.rebuild_table();
-            }
+            // Once per batch, so that what changed together is seen together.
+            self.publish_routes();
             // Announced after their effects are in place.
             self.synced.send_if_modified(|_| true);
         }
     }
 
-    /// Applies one event; whether the table must be built anew.
-    fn take(&mut self, event: Event) -> bool {
+    fn take(&mut self, event: Event) {
         match event {
-            Event::Ingress(change) => {
-                self.ingress(change);
-                return true;
-            }
+            Event::Ingress(change) => self.ingresses(change),
             Event::Revision(change) => self.revisions(change),
             Event::Endpoints(change) => self.endpoints(change),
             Event::Service(change) => self.services(change),
@@ -147,33 +148,23 @@ impl World {
                 self.change_backends(&key, |backends| backends.set_aside(address));
             }
         }
-        false
     }
 
-    fn ingress(&mut self, change: Change<Ingress>) {
-        let name = |ingress: &Ingress| (ingress.namespace().unwrap_or_default(), ingress.name_any());
-        match change {
-            Change::Listed(all) => {
-                self.ingresses = all.into_iter().map(|ingress| (name(&ingress), ingress)).collect();
-                self.mark_synced(|synced| synced.ingresses = true);
-            }
-            Change::Applied(ingress) => {
-                self.ingresses.insert(name(&ingress), ingress);
-            }
-            Change::Deleted(ingress) => {
-                self.ingresses.remove(&name(&ingress));
-            }
-        }
-    }
-
-    fn rebuild_table(&mut self) {
-        let (table, skipped) = build::table(self.ingresses.values(), &self.rules.ingress_class);
-        for skipped in &skipped {
+    fn ingresses(&mut self, change: Change<Ingress>) {
+        let all = matches!(change, Change::Listed(_));
+        for skipped in self.routes.change(change, &self.shared.revisions) {
             tracing::warn!("{skipped}");
         }
-        tracing::debug!(hosts = table.len(), "routing table replaced");
-        self.shared.metrics.hosts.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
-        self.shared.table.store(Arc::new(table));
+        if all {
+            self.mark_synced(|synced| synced.ingresses = true);
+        }
+    }
+
+    fn publish_routes(&mut self) {
+        if self.routes.publish(&self.shared.table) {
+            tracing::debug!(hosts = self.routes.hosts(), "routing table replaced");
+            self.shared.metrics.hosts.set(i64::try_from(self.routes.hosts()).unwrap_or(i64::MAX));
+        }
     }
 
     fn revisions(&mut self, change: Change<RevisionObject>) {

@@ -11,7 +11,8 @@
 //!   opened, the caller has its request back as it was.
 //! - Something may have been written on a *reused* HTTP/1 connection that died before the first byte of the answer:
 //!   repeated once on a new connection if there is no body and the method is safe (or carries an idempotency key).
-//! - Everything else is an error.
+//! - Everything else is an error. If it says so ([`SendError::into_repeat`]), the request may be sent once more, to any
+//!   target ([`Endpoint::repeat`]).
 
 mod error;
 
@@ -31,8 +32,8 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
-pub use crate::h1::client::ExchangeError;
-use crate::h1::client::{Connection, Failure, Reading, Repeat};
+use crate::h1::client::{Connection, Failure, Reading};
+pub use crate::h1::client::{ExchangeError, Repeat};
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
 use crate::tls::client::Secure;
@@ -123,14 +124,9 @@ impl Pool {
         self.endpoint(target).forward(request).await
     }
 
-    /// [`Pool::forward`] over TLS or not.
-    pub async fn forward_over(
-        &self,
-        target: SocketAddr,
-        tls: Option<&Secure>,
-        request: &mut Request<Body>,
-    ) -> Result<Response<Body>, SendError> {
-        self.endpoint_over(target, tls).forward(request).await
+    /// Sends a request once more, to any target; see [`Endpoint::repeat`].
+    pub async fn repeat(&self, target: SocketAddr, repeat: Box<Repeat>) -> Result<Response<Body>, SendError> {
+        self.endpoint(target).repeat(repeat).await
     }
 
     /// Forgets a target that is gone: idle connections close now, busy ones at the end of their request.
@@ -320,16 +316,19 @@ impl Endpoint {
             match connection.exchange(request, reading).await {
                 Ok(answer) => return Ok(self.lease(answer)),
                 Err(Failure::Unsent(_)) if reused => {}
-                Err(Failure::Died(_, Some(repeat))) if reused => return Box::pin(self.repeat(repeat)).await,
+                Err(Failure::Died(_, Some(repeat))) if reused => return Box::pin(self.repeat(Box::new(repeat))).await,
                 Err(failure) => return Err(failure.into()),
             }
         }
     }
 
-    /// On a connection that has not been used yet.
-    async fn repeat(&self, repeat: Repeat) -> Result<Response<Body>, SendError> {
-        let connection = self.open_h1().await.map_err(SendError::sent)?;
-        Ok(self.lease(connection.repeat(repeat).await?))
+    /// Sends what another exchange left unanswered ([`SendError::into_repeat`]), byte by byte as it was, on a connection
+    /// that has not been used yet.
+    pub async fn repeat(&self, repeat: Box<Repeat>) -> Result<Response<Body>, SendError> {
+        match self.open_h1().await {
+            Ok(connection) => Ok(self.lease(connection.repeat(*repeat).await?)),
+            Err(fault) => Err(SendError::unanswered(fault, Some(repeat))),
+        }
     }
 
     async fn exchange_h2(&self, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {

@@ -68,7 +68,7 @@ fn request(version: Version) -> Request<Body> {
 }
 
 async fn ask(pool: &Pool, to: SocketAddr, tls: &Secure, version: Version) -> Result<String, proxy::SendError> {
-    let answer = pool.forward_over(to, Some(tls), &mut request(version)).await?;
+    let answer = pool.endpoint_over(to, Some(tls)).forward(&mut request(version)).await?;
     Ok(String::from_utf8_lossy(&answer.into_body().collect().await.unwrap().to_bytes()).into_owned())
 }
 
@@ -106,7 +106,7 @@ fn t70_a_target_must_prove_both_names_to_an_authority() {
             let pool = Pool::new(PoolConfig::default());
             for version in [Version::HTTP_11, Version::HTTP_2] {
                 let mut request = request(version);
-                let error = pool.forward_over(address, Some(&tls), &mut request).await.unwrap_err();
+                let error = pool.endpoint_over(address, Some(&tls)).forward(&mut request).await.unwrap_err();
                 assert!(error.to_string().contains(part), "{error}");
                 assert!(error.is_unsent());
                 let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -157,7 +157,7 @@ fn an_address_that_changes_its_kind_of_connection_gets_a_new_stack() {
         let pool = Pool::new(PoolConfig::default());
         ask(&pool, address, &tls, Version::HTTP_11).await.unwrap();
         assert_eq!(pool.idle(), 1);
-        let plain = pool.forward_over(address, None, &mut request(Version::HTTP_11)).await.unwrap();
+        let plain = pool.forward(address, &mut request(Version::HTTP_11)).await.unwrap();
         assert_eq!(plain.status(), 400, "an HTTP request to an HTTPS server");
         drop(plain);
         assert_eq!((pool.len(), pool.idle()), (1, 0));

@@ -13,6 +13,7 @@ use activator::shared::Shared;
 use activator::{Activator, Change, Config, Error, Feed};
 use api::labels::networking::DORMOUSE_INGRESS_CLASS;
 use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
@@ -24,6 +25,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
 /// Nothing in these tests takes that long unless it hangs.
@@ -196,6 +200,11 @@ pub(crate) async fn send_h2(address: SocketAddr, request: Request<Full<Bytes>>) 
     tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time")
 }
 
+/// What `/big` is made of.
+pub(crate) const BIG_PIECE: usize = 64 << 10;
+/// How many of them: 64 MiB.
+pub(crate) const BIG_PIECES: usize = 1024;
+
 /// What a pod does.
 #[derive(Default)]
 pub(crate) struct Behaviour {
@@ -329,6 +338,21 @@ async fn answer(
     }
     let _counted = Counted::new(&does);
     does.seen.lock().unwrap().push(request.headers().clone());
+    if request.headers().get("upgrade").is_some_and(|token| token == "websocket") {
+        let accept = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let io = TokioIo::new(upgrade.await.unwrap());
+            let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+            while let Some(Ok(message)) = socket.next().await {
+                if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "websocket");
+        return Ok(response.header("sec-websocket-accept", accept).body(PodBody::default()).unwrap());
+    }
     if request.headers().contains_key("upgrade") {
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -349,6 +373,21 @@ async fn answer(
         });
         let response = Response::builder().header("content-type", "text/event-stream");
         return Ok(response.body(PodBody::new(http_body_util::StreamBody::new(Box::pin(events)))).unwrap());
+    }
+    if request.uri().path() == "/echo" {
+        // Frame by frame as they come; the end is told in a trailer.
+        let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+        let body =
+            request.into_body().map_err(std::io::Error::other).with_trailers(std::future::ready(Some(Ok(trailers))));
+        return Ok(Response::new(PodBody::new(body)));
+    }
+    if request.uri().path() == "/big" {
+        // As fast as it is taken; `served` counts the pieces.
+        let pieces = futures::stream::unfold((0, does), |(n, does)| async move {
+            does.served.fetch_add(1, Ordering::SeqCst);
+            (n < BIG_PIECES).then(|| (Ok(Frame::data(Bytes::from_static(&[b'x'; BIG_PIECE]))), (n + 1, does)))
+        });
+        return Ok(Response::new(PodBody::new(http_body_util::StreamBody::new(Box::pin(pieces)))));
     }
     if request.headers().contains_key("te") {
         let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
