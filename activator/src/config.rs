@@ -8,7 +8,9 @@ use api::labels::networking::DORMOUSE_INGRESS_CLASS;
 use api::timeline::Observer;
 use api::{ports, settings};
 use kube::Client;
+use proxy::tls;
 
+use crate::certificates::SecretName;
 use crate::endpoints::probe::Rhythm;
 
 /// Waiters per revision unless told otherwise: upstream's queue depth (which upstream cannot reach).
@@ -36,6 +38,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Further addresses with the same service (the h2c port of a drop-in).
     pub also_listen: Vec<SocketAddr>,
+    /// Where requests from inside the cluster come in: to cluster-local hosts too, which are served nowhere else.
+    pub local_listen: Option<SocketAddr>,
+    /// Where requests by https come in; certificates are those of the Secrets that Ingresses name. Gateway only.
+    pub tls_listen: Option<SocketAddr>,
+    /// What that TLS negotiates.
+    pub tls: tls::Options,
+    /// The Secret with the certificate for hosts that have none of their own; without it they are refused.
+    pub default_certificate: Option<SecretName>,
     /// Where `GET /metrics` is answered, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// See [`Routing`].
@@ -99,6 +109,11 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             also_listen: Vec::new(),
+            local_listen: None,
+            tls_listen: None,
+            // Browsers and libraries that know no 1.3 are still about.
+            tls: tls::Options { min_version: "1.2".to_owned(), ..tls::Options::default() },
+            default_certificate: None,
             metrics_listen: None,
             routing: Routing::Ingress { class: DORMOUSE_INGRESS_CLASS.to_owned() },
             client: None,

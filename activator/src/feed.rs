@@ -1,12 +1,13 @@
 //! What the API server says, as changes: the way into the [`crate::world::World`] for watches and for tests.
 
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Secret};
 use tokio::sync::mpsc;
 
 use api::networking::Ingress;
 use api::serving::Revision;
 use std::net::SocketAddr;
 
+use crate::certificates::SecretName;
 use crate::revision::RevisionKey;
 
 /// A change of objects of one kind.
@@ -31,6 +32,8 @@ pub enum Event {
     Revision(Change<Revision>),
     /// Endpoints, private and public ones.
     Endpoints(Change<Endpoints>),
+    /// What a Secret with a certificate holds now; `None` = it is gone.
+    Secret(SecretName, Option<Secret>),
     /// A pod answered its probe.
     Probed(RevisionKey, SocketAddr),
     /// A request found nobody at a pod.
@@ -66,6 +69,11 @@ impl Feed {
     /// Revisions changed.
     pub fn revision(&self, change: Change<Revision>) {
         self.send(Event::Revision(change));
+    }
+
+    /// A Secret is seen, or seen no more.
+    pub fn secret(&self, name: SecretName, secret: Option<Secret>) {
+        self.send(Event::Secret(name, secret));
     }
 
     /// Endpoints changed.

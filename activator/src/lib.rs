@@ -13,9 +13,10 @@
 //! 7. [`endpoints`]: pods come and go; each is asked by itself whether it can serve.
 //! 8. [`wake`]: the phases of a wake-up as seen from here; [`metrics`].
 //!
-//! Off the request path: [`watch`] (API server) → [`feed`] → [`world`] (the single writer of all of the above).
+//! Off the request path: [`certificates`] of the gateway's TLS; [`watch`] (API server) → [`feed`] → [`world`] (the single writer of all of the above).
 //! [`shared`] is what threads have in common; [`config`] what they are told at the start.
 
+pub mod certificates;
 pub mod config;
 pub mod endpoints;
 pub mod entrance;
@@ -32,6 +33,7 @@ pub mod wake;
 pub mod watch;
 pub mod world;
 
+pub use certificates::SecretName;
 pub use config::{Config, ConfigError, Routing};
 pub use feed::{Change, Feed};
 pub use server::{Activator, Error};

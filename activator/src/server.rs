@@ -17,12 +17,14 @@ use http::{Request, Response, StatusCode};
 use hyper::service::service_fn;
 use proxy::deadline::Timers;
 use proxy::drain::Drain;
+use proxy::tls::{Tls, TlsError};
 use proxy::{Body, Pool, PoolConfig, ServerConfig};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{ByHost, Certificates};
 use crate::config::{Config, Routing};
 use crate::entrance::Entrance;
 use crate::feed::{Event, Feed};
@@ -46,6 +48,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The TLS settings cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The metrics contradict each other.
     #[error("cannot declare metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -60,13 +65,20 @@ pub enum Error {
     Broken,
 }
 
+/// A listening socket, and what comes in there.
+type Listener = (StdListener, Entrance);
+
 /// An activator with its sockets open, not yet serving.
 pub struct Activator {
     config: Config,
     local: SocketAddr,
+    inside_local: Option<SocketAddr>,
+    tls_local: Option<SocketAddr>,
     metrics_local: Option<SocketAddr>,
     /// Per data thread its listeners.
-    listeners: Vec<Vec<StdListener>>,
+    listeners: Vec<Vec<Listener>>,
+    /// Of the https listener, if there is one.
+    tls: Option<Tls>,
     metrics_listener: Option<StdListener>,
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -87,27 +99,56 @@ impl Activator {
             0 => thread::available_parallelism().map_or(1, usize::from),
             wanted => wanted,
         };
-        let mut listeners: Vec<Vec<StdListener>> = (0..threads).map(|_| Vec::new()).collect();
-        let mut local = config.listen;
-        for (n, address) in std::iter::once(config.listen).chain(config.also_listen.iter().copied()).enumerate() {
-            let bound = listen_all(address, &mut listeners).map_err(|source| Error::Bind { address, source })?;
-            if n == 0 {
-                local = bound;
-            }
+        let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+        let mut open = |address, entrance| {
+            listen_all(address, entrance, &mut listeners).map_err(|source| Error::Bind { address, source })
+        };
+        let local = open(config.listen, Entrance::External)?;
+        for address in &config.also_listen {
+            open(*address, Entrance::External)?;
         }
+        let inside_local = config.local_listen.map(|address| open(address, Entrance::Local)).transpose()?;
+        let tls_local = config.tls_listen.map(|address| open(address, Entrance::Https)).transpose()?;
         let bind_one = |address| listen(address, false).map_err(|source| Error::Bind { address, source });
         let metrics_listener = config.metrics_listen.map(bind_one).transpose()?;
         let metrics_local = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (feed, events) = Feed::new();
         let (reporter, frames) = Reporter::new(&config.pod_name);
         let metrics = Arc::new(Metrics::new()?);
-        let shared = Arc::new(Shared::new(reporter, metrics, config.observer.clone(), feed));
-        Ok(Self { config, local, metrics_local, listeners, metrics_listener, shared, events, frames })
+        let certificates = Certificates::new(config.default_certificate.clone());
+        let shared = Arc::new(Shared::new(reporter, metrics, config.observer.clone(), feed, certificates));
+        let tls = match tls_local {
+            Some(_) => Some(Tls::by_name(&config.tls, Arc::new(ByHost(Arc::clone(&shared))))?),
+            None => None,
+        };
+        Ok(Self {
+            config,
+            local,
+            inside_local,
+            tls_local,
+            metrics_local,
+            listeners,
+            tls,
+            metrics_listener,
+            shared,
+            events,
+            frames,
+        })
     }
 
     /// Where requests are taken.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where requests from inside the cluster are taken, if that is a place of its own.
+    pub fn inside_addr(&self) -> Option<SocketAddr> {
+        self.inside_local
+    }
+
+    /// Where requests by https are taken, if anywhere.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_local
     }
 
     /// Where metrics are, if anywhere.
@@ -155,6 +196,7 @@ impl Activator {
         for (n, listeners) in self.listeners.into_iter().enumerate() {
             let thread = DataThread {
                 listeners,
+                tls: self.tls.clone(),
                 config: self.config.clone(),
                 shared: Arc::clone(&self.shared),
                 drain: drain.clone(),
@@ -222,11 +264,11 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<StdListener> {
 }
 
 /// Opens an address once per thread.
-fn listen_all(address: SocketAddr, threads: &mut [Vec<StdListener>]) -> io::Result<SocketAddr> {
+fn listen_all(address: SocketAddr, entrance: Entrance, threads: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
     if let [only] = threads {
         let listener = listen(address, false)?;
         let bound = listener.local_addr()?;
-        only.push(listener);
+        only.push((listener, entrance));
         return Ok(bound);
     }
     // A shared port may be joined by anybody of the same user, so first make sure that nobody has it.
@@ -234,13 +276,14 @@ fn listen_all(address: SocketAddr, threads: &mut [Vec<StdListener>]) -> io::Resu
     let bound = probe.local_addr()?;
     drop(probe);
     for listeners in threads {
-        listeners.push(listen(bound, true)?);
+        listeners.push((listen(bound, true)?, entrance));
     }
     Ok(bound)
 }
 
 struct DataThread {
-    listeners: Vec<StdListener>,
+    listeners: Vec<Listener>,
+    tls: Option<Tls>,
     config: Config,
     shared: Arc<Shared>,
     drain: Drain,
@@ -250,9 +293,11 @@ struct DataThread {
 
 impl DataThread {
     fn run(self) -> io::Result<()> {
-        let Self { listeners, config, shared, drain, cut, mut synced } = self;
+        let Self { listeners, tls, config, shared, drain, cut, mut synced } = self;
         proxy::runtime::block_on(async move {
-            let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+            let listeners =
+                listeners.into_iter().map(|(listener, entrance)| Ok((TcpListener::from_std(listener)?, entrance)));
+            let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
             let pool = Pool::new(PoolConfig {
                 max_idle_per_target: config.max_idle_per_target,
                 // A pod that swallows connections is set aside and another one tried; no need for twenty seconds.
@@ -277,13 +322,14 @@ impl DataThread {
                 server_timing: config.server_timing,
             });
             let server = ServerConfig { hop: handler::HOP, ..ServerConfig::default() };
-            let serving = listeners.into_iter().map(|listener| {
+            let serving = listeners.into_iter().map(|(listener, entrance)| {
                 let door = Rc::clone(&door);
                 let make = move |peer| {
-                    let (door, client) = (Rc::clone(&door), Rc::new(Client { peer, entrance: Entrance::External }));
+                    let (door, client) = (Rc::clone(&door), Rc::new(Client { peer, entrance }));
                     service_fn(move |request| handler::handle(Rc::clone(&door), Rc::clone(&client), request))
                 };
-                proxy::serve(listener, server.clone(), drain.clone(), make)
+                let tls = tls.clone().filter(|_| entrance.is_secure());
+                proxy::serve(listener, ServerConfig { tls, ..server.clone() }, drain.clone(), make)
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}
@@ -333,6 +379,12 @@ impl Control {
                     crate::watch::run(client, shared.feed.clone(), gateway).await;
                 }
             };
+            let secrets = async {
+                // Without a TLS listener nobody needs to see a Secret.
+                if let Some(client) = config.client.clone().filter(|_| config.tls_listen.is_some()) {
+                    crate::watch::secrets(client, shared.certificates.wanted(), shared.feed.clone()).await;
+                }
+            };
             let link = socket::run(
                 config.autoscaler_url.clone(),
                 Arc::clone(&shared.reporter),
@@ -344,7 +396,7 @@ impl Control {
                     serve_metrics(listener, Arc::clone(&shared.metrics)).await;
                 }
             };
-            let everything = async { tokio::join!(world.run(events), watches, ticks, link, metrics) };
+            let everything = async { tokio::join!(world.run(events), watches, secrets, ticks, link, metrics) };
             tokio::select! {
                 _ = everything => {}
                 () = end.cancelled() => {}

@@ -22,7 +22,7 @@ use crate::endpoints::probe::{self, Rhythm};
 use crate::feed::{Change, Event, Feed};
 use crate::revision::{Protocol, Revision, RevisionKey, Settings};
 use crate::shared::Shared;
-use crate::table::Routes;
+use crate::table::{Names, Routes};
 use crate::throttle::subset::Share;
 use crate::throttle::target::Target;
 
@@ -122,6 +122,10 @@ impl World {
             Event::Ingress(change) => self.ingresses(change),
             Event::Revision(change) => self.revisions(change),
             Event::Endpoints(change) => self.endpoints(change),
+            Event::Secret(name, secret) => match self.shared.certificates.apply(&name, secret.as_ref()) {
+                Ok(()) => tracing::info!(secret = %name, present = secret.is_some(), "certificate changed"),
+                Err(error) => tracing::warn!("secret {name}: {error}; the certificate stays as it was"),
+            },
             Event::Probed(key, address) => {
                 self.change_pods(&key, |pods| pods.probed(address));
             }
@@ -134,7 +138,8 @@ impl World {
 
     fn ingresses(&mut self, change: Change<Ingress>) {
         let all = matches!(change, Change::Listed(_));
-        for skipped in self.routes.change(change, &self.shared.revisions) {
+        let names = Names { revisions: &self.shared.revisions, certificates: &self.shared.certificates };
+        for skipped in self.routes.change(change, names) {
             tracing::warn!("{skipped}");
         }
         if all {

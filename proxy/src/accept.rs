@@ -255,7 +255,7 @@ async fn handshake(mut stream: TcpStream, tls: &Tls) -> io::Result<Option<(Strea
         }
         _ => {}
     }
-    let stream = tls.acceptor().accept(stream).await?;
+    let stream = tls.accept(stream).await?;
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let protocol = if h2 { Protocol::Http2 } else { Protocol::Http1 };
     Ok(Some((Stream::Tls(Box::new(stream)), protocol)))
