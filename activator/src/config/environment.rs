@@ -120,7 +120,7 @@ impl Config {
                 every: vars.duration("PROBE_FREQUENCY", defaults.rhythm.every)?,
                 ..defaults.rhythm
             },
-            tls_listen: at(ports::HTTPS),
+            internal_tls_listen: at(ports::HTTPS),
             tls_options: proxy::tls::Options {
                 min_version: vars.optional("ACTIVATOR_TLS_MIN_VERSION").unwrap_or_default(),
                 max_version: vars.optional("ACTIVATOR_TLS_MAX_VERSION").unwrap_or_default(),
