@@ -36,7 +36,7 @@ pub(super) async fn take(length: Duration, turn: SemaphorePermit<'static>) -> Re
 
 /// Samples while `wait` blocks; its result says whether anybody still wants the profile.
 fn sample(wait: impl FnOnce() -> bool) -> Result<Vec<u8>, String> {
-    // Overflow goes to a file, and a sidecar's root file system is read-only.
+    // Overflow goes to a file, and the root file system is read-only.
     let shared_memory = Path::new("/dev/shm");
     if shared_memory.is_dir() {
         let _ = tempfile::env::override_temp_dir(shared_memory); // an error: set by an earlier profile

@@ -10,8 +10,6 @@ use super::settings::{Encoding, Settings};
 
 /// Longest text of a field, in bytes: some of it comes from clients and apps.
 const MAX_TEXT: usize = 4096;
-/// The name of this logger.
-const LOGGER: &str = "queueproxy";
 
 /// What an event carries.
 #[derive(Debug, Default)]
@@ -96,6 +94,7 @@ impl fmt::Write for Bounded {
 pub(super) struct Line<'a> {
     pub(super) level: Level,
     pub(super) at: SystemTime,
+    pub(super) logger: &'a str,
     pub(super) caller: &'a str,
     /// Rendered as [`Fields::rest`].
     pub(super) context: &'a [u8],
@@ -111,7 +110,7 @@ impl Line<'_> {
         let parts = [
             (&keys.level, Part::Text(settings.level_words.word(self.level))),
             (&keys.time, Part::Raw(&time)),
-            (&keys.name, Part::Text(LOGGER)),
+            (&keys.name, Part::Text(self.logger)),
             (&keys.caller, Part::Text(self.caller)),
             (&keys.message, Part::Text(&self.fields.message)),
         ];
@@ -192,6 +191,7 @@ mod tests {
         let line = Line {
             level: Level::INFO,
             at: SystemTime::UNIX_EPOCH,
+            logger: "queueproxy",
             caller: "queue_proxy/x.rs:1",
             context: b"\"k\":\"v\"",
             fields: &fields,

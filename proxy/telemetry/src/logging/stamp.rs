@@ -62,7 +62,7 @@ pub(super) fn since_epoch(at: SystemTime) -> Duration {
 }
 
 /// `2006-01-02T15:04:05`, for a time since 1970.
-pub(crate) fn date_time(at: Duration) -> String {
+pub fn date_time(at: Duration) -> String {
     let seconds = at.as_secs();
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use proxy::tls::{Clients, Options, Tls, TlsError};
+use crate::tls::{Clients, Options, Tls, TlsError};
 
 /// Where the files are, and how TLS is spoken.
 #[derive(Debug, Clone, PartialEq, Eq)]

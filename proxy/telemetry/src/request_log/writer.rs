@@ -1,4 +1,4 @@
-//! Lines on their way out, behind the requests' back: a pipe that nobody empties must not stall the sidecar.
+//! Lines on their way out, behind the requests' back: a pipe that nobody empties must not stall the process.
 //!
 //! Lines are appended to one buffer; a thread takes it as a whole and writes it. A lone line goes out at once, under
 //! load there is one write per [`PAUSE`]: to wake a thread costs several times what it costs to make a line.
@@ -20,10 +20,10 @@ const SPARE_BYTES: usize = 256 << 10;
 
 /// A thread that writes lines to a sink.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub struct Writer {
     shared: Option<Arc<Shared>>,
-    /// Closed by the thread when it has written everything.
-    done: Receiver<()>,
+    /// Closed by the thread when it has written everything. Asked once, at the end; the lock lets threads share the rest.
+    done: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +45,8 @@ struct Waiting {
 }
 
 impl Writer {
-    pub(crate) fn new(sink: impl Write + Send + 'static) -> io::Result<Self> {
+    /// Starts the thread.
+    pub fn new(sink: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let (ending, done) = channel::<()>();
@@ -53,16 +54,16 @@ impl Writer {
             of_thread.write_all(sink);
             drop(ending);
         })?;
-        Ok(Self { shared: Some(shared), done })
+        Ok(Self { shared: Some(shared), done: Mutex::new(done) })
     }
 
     /// One that writes nothing.
     pub(super) fn none() -> Self {
-        Self { shared: None, done: channel().1 }
+        Self { shared: None, done: Mutex::new(channel().1) }
     }
 
     /// Takes a line, its end included.
-    pub(crate) fn line(&self, line: &[u8]) {
+    pub fn line(&self, line: &[u8]) {
         let Some(shared) = &self.shared else { return };
         // A lock in a request's way, but hardly ever a taken one: the thread holds it a hundred times a second, to swap
         // two buffers.
@@ -89,7 +90,7 @@ impl Drop for Writer {
         let Some(shared) = self.shared.take() else { return };
         shared.lock().ended = true;
         shared.news.notify_one();
-        let _ = self.done.recv_timeout(LAST_CHANCE);
+        let _ = self.done.get_mut().unwrap_or_else(PoisonError::into_inner).recv_timeout(LAST_CHANCE);
     }
 }
 
@@ -202,7 +203,7 @@ mod tests {
         writer.line(b"a\n");
         written.recv().unwrap();
         tell.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
-        let _ = writer.done.recv(); // the thread is gone
+        let _ = writer.done.lock().unwrap().recv(); // the thread is gone
         writer.line(b"b\n");
         assert_eq!(kept_and_lost(writer.shared.as_ref().unwrap()), (0, 0));
         drop(writer);

@@ -10,7 +10,7 @@ use super::headers::Headers;
 use super::number::push_int;
 use super::template::{self, Data, Known};
 use super::value::{Value, into_text};
-use crate::config::Identity;
+use crate::Identity;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
@@ -102,6 +102,8 @@ pub(super) struct Asked<'a> {
     /// Of its body; -1 if that is not known.
     pub(super) length: i64,
     pub(super) peer: SocketAddr,
+    /// Whether the trace is told.
+    pub(super) trace_id: bool,
 }
 
 /// How it ended.
@@ -177,7 +179,8 @@ impl<'a> Asked<'a> {
             Field::UserAgent => Value::Text(headers.text(USER_AGENT)),
             Field::Referer => Value::Text(headers.text(REFERER)),
             Field::Headers => Value::Headers(headers),
-            Field::TraceId => Value::Text(trace_id(headers)),
+            Field::TraceId if self.trace_id => Value::Text(trace_id(headers)),
+            Field::TraceId => Value::text(""),
             _ => return None,
         })
     }

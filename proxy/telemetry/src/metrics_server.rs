@@ -1,16 +1,15 @@
-//! Where and how the user's metrics are served when it is not as `OBSERVABILITY_CONFIG` says: `METRICS_PROMETHEUS_*`.
+//! Where and how a Prometheus page is served when it is not as the configuration says: `METRICS_PROMETHEUS_*`.
 //!
-//! Nobody sets these variables but a mutating webhook or a changed controller. They are read only if the metrics are
-//! on. What the page says is [`crate::metrics`].
+//! Nobody sets these variables but a mutating webhook, a changed controller or a hand. They are read only if the page is
+//! on. What the page says is the process's own.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use proxy::certificates::{self, ClientSettings};
 use proxy::tls::Options;
 
-use crate::certificates::{self, ClientSettings};
-use crate::config::{ConfigError, wrong};
 use crate::observability::Endpoint;
 
 /// What the variables say.
@@ -22,6 +21,22 @@ pub struct Overrides {
     pub port: Option<u16>,
     /// TLS instead of plain text.
     pub tls: Option<certificates::Settings>,
+}
+
+/// A variable that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("environment variable {name}={value:?}: {problem}")]
+pub struct OverrideError {
+    /// The variable.
+    pub name: &'static str,
+    /// What it holds (cut short).
+    pub value: String,
+    /// What it should be.
+    pub problem: String,
+}
+
+fn wrong(name: &'static str, value: &str, problem: &str) -> OverrideError {
+    OverrideError { name, value: value.chars().take(200).collect(), problem: problem.to_string() }
 }
 
 /// Why the port cannot be opened.
@@ -43,7 +58,7 @@ const CLIENT_AUTH: &str = "METRICS_PROMETHEUS_TLS_CLIENT_AUTH";
 
 impl Overrides {
     /// Reads the variables; unset and empty are the same.
-    pub fn parse(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub fn parse(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, OverrideError> {
         let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let tls = |name: &str| get(&format!("METRICS_PROMETHEUS_TLS_{name}"));
         let port = match get(PORT) {
@@ -107,7 +122,7 @@ impl Overrides {
 mod tests {
     use super::*;
 
-    fn parse(variables: &[(&str, &str)]) -> Result<Overrides, ConfigError> {
+    fn parse(variables: &[(&str, &str)]) -> Result<Overrides, OverrideError> {
         let find = |name: &str| variables.iter().find(|(key, _)| name == format!("METRICS_PROMETHEUS_{key}"));
         Overrides::parse(|name| find(name).map(|(_, value)| (*value).to_string()))
     }

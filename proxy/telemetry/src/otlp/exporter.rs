@@ -1,11 +1,10 @@
-//! The two tasks that send: spans in batches, metrics at intervals. Local tasks on the sidecar's one thread; a request
-//! never waits for them.
+//! The two tasks that send: spans in batches, metrics at intervals. Local tasks; a request never waits for them.
 
-use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use prometheus::proto::MetricFamily;
 use prost::Message;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,11 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::client::Client;
 use super::messages::{ExportMetrics, ExportTraces, Resource, ResourceMetrics, ResourceSpans, Scope, ScopeSpans};
 use super::outbox::Outbox;
-use super::resource::{SCOPE, UPSTREAM_SCOPE, VERSION};
+use super::resource::VERSION;
 use super::retry::{Backoff, Failure, Health, News};
 use super::settings::{BatchLimits, Push, Target};
-use super::snapshot;
-use crate::sidecar::Sidecar;
+use super::snapshot::{self, Catalog};
 use crate::traces::record::Record;
 use crate::traces::unix_nanos;
 
@@ -95,13 +93,7 @@ impl Exporter {
 }
 
 /// Sends what comes into the outbox until the end, and then what is left of it.
-pub(super) async fn send_traces(
-    outbox: Rc<Outbox>,
-    mut exporter: Exporter,
-    resource: Resource,
-    batch: BatchLimits,
-    app: SocketAddr,
-) {
+pub(super) async fn send_traces(outbox: Arc<Outbox>, mut exporter: Exporter, resource: Resource, batch: BatchLimits) {
     let ending = exporter.ending.clone();
     loop {
         tokio::select! {
@@ -117,29 +109,38 @@ pub(super) async fn send_traces(
             continue;
         }
         let items = records.iter().map(|record| record.spans() as u64).sum();
-        let message = batch_message(records, &resource, app).await;
+        let message = batch_message(records, &resource).await;
         exporter.export(message, items, batch.patience).await;
     }
 }
 
 /// A batch, encoded.
-async fn batch_message(records: Vec<Record>, resource: &Resource, app: SocketAddr) -> Bytes {
+async fn batch_message(records: Vec<Record>, resource: &Resource) -> Bytes {
     let (mut http, mut own) = (Vec::new(), Vec::new());
+    // All of a process are of one hop.
+    let (http_scope, own_scope) =
+        records.first().map(|record| (record.hop.http_scope, record.hop.own_scope)).unwrap_or_default();
     for some in records.chunks(AT_A_TIME) {
         for record in some {
-            http.extend(record.http_spans(app));
+            http.extend(record.http_spans());
             own.extend(record.own_spans());
         }
         tokio::task::yield_now().await;
     }
     let scoped = |name, spans| ScopeSpans { scope: Some(scope(name)), spans };
-    let scope_spans = vec![scoped(SCOPE, http), scoped(UPSTREAM_SCOPE, own)];
+    let scope_spans = vec![scoped(http_scope, http), scoped(own_scope, own)];
     let resource_spans = vec![ResourceSpans { resource: Some(resource.clone()), scope_spans }];
     ExportTraces { resource_spans }.encode_to_vec().into()
 }
 
 /// Sends the metrics at intervals until the end, and then once more.
-pub(super) async fn send_metrics(sidecar: Weak<Sidecar>, mut exporter: Exporter, resource: Resource, push: Push) {
+pub(super) async fn send_metrics(
+    metrics: impl Fn() -> Option<Vec<MetricFamily>>,
+    catalog: &'static Catalog,
+    mut exporter: Exporter,
+    resource: Resource,
+    push: Push,
+) {
     let (ending, started) = (exporter.ending.clone(), unix_nanos(SystemTime::now()));
     loop {
         tokio::select! {
@@ -147,15 +148,13 @@ pub(super) async fn send_metrics(sidecar: Weak<Sidecar>, mut exporter: Exporter,
             () = ending.cancelled() => {}
         }
         let last = ending.is_cancelled();
-        if let Some(sidecar) = sidecar.upgrade()
-            && let Some(metrics) = sidecar.metrics_now()
-        {
-            let scope_metrics = snapshot::scopes(&metrics.families(), started, unix_nanos(SystemTime::now()));
+        if let Some(families) = metrics() {
+            let scope_metrics = snapshot::scopes(catalog, &families, started, unix_nanos(SystemTime::now()));
             // What a push that fails has carried, the next one carries too; only the last is lost for good.
             let items = if last { snapshot::points(&scope_metrics) } else { 0 };
             let resource_metrics = vec![ResourceMetrics { resource: Some(resource.clone()), scope_metrics }];
             let message = ExportMetrics { resource_metrics }.encode_to_vec();
-            drop(sidecar);
+            drop(families);
             exporter.export(message.into(), items, push.patience).await;
         }
         if last {

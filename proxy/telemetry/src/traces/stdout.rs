@@ -8,29 +8,20 @@ use serde_json::{Value as Json, json};
 
 use super::ids::hex;
 use crate::logging::stamp;
-use crate::otlp::messages::{Kind, STATUS_ERROR, Span, Value};
+use crate::otlp::messages::{KeyValue, Kind, STATUS_ERROR, Span, Value};
 use crate::otlp::resource::VERSION;
 
 /// One span, one line.
 pub fn line(span: &Span, scope: &str, resource: &BTreeMap<String, String>) -> String {
-    let attribute = |key: &str, kind: &str, value: Json| json!({"Key": key, "Value": {"Type": kind, "Value": value}});
-    let attributes: Vec<Json> = span
-        .attributes
-        .iter()
-        .filter_map(|each| {
-            Some(match each.value.as_ref()?.value.as_ref()? {
-                Value::Text(text) => attribute(&each.key, "STRING", json!(text)),
-                Value::Int(number) => attribute(&each.key, "INT64", json!(number)),
-            })
-        })
-        .collect();
-    let resource: Vec<Json> = resource.iter().map(|(name, value)| attribute(name, "STRING", json!(value))).collect();
+    let attributes = values(&span.attributes);
+    let resource: Vec<Json> = resource.iter().map(|(name, value)| attribute(name, "STRING", &json!(value))).collect();
     let kind = match Kind::try_from(span.kind) {
         Ok(Kind::Server) => 2,
         Ok(Kind::Client) => 3,
         _ => 1,
     };
     let trace = hex(&span.trace_id);
+    let events: Vec<Json> = span.events.iter().map(|event| json!({"Name": event.name, "Time": time(event.time_unix_nano), "Attributes": values(&event.attributes)})).collect();
     let failed = span.status.as_ref().filter(|status| status.code == STATUS_ERROR);
     let parent = if span.parent_span_id.is_empty() { "0".repeat(16) } else { hex(&span.parent_span_id) };
     let mut line = json!({
@@ -41,6 +32,7 @@ pub fn line(span: &Span, scope: &str, resource: &BTreeMap<String, String>) -> St
         "StartTime": time(span.start_time_unix_nano),
         "EndTime": time(span.end_time_unix_nano),
         "Attributes": attributes,
+        "Events": events,
         "Status": {"Code": if failed.is_some() { "Error" } else { "Unset" }, "Description": failed.map_or("", |status| &status.message)},
         "Resource": resource,
         "InstrumentationScope": {"Name": scope, "Version": VERSION},
@@ -48,6 +40,20 @@ pub fn line(span: &Span, scope: &str, resource: &BTreeMap<String, String>) -> St
     .to_string();
     line.push('\n');
     line
+}
+
+fn attribute(key: &str, kind: &str, value: &Json) -> Json {
+    json!({"Key": key, "Value": {"Type": kind, "Value": value}})
+}
+
+fn values(attributes: &[KeyValue]) -> Vec<Json> {
+    let value = |each: &KeyValue| {
+        Some(match each.value.as_ref()?.value.as_ref()? {
+            Value::Text(text) => attribute(&each.key, "STRING", &json!(text)),
+            Value::Int(number) => attribute(&each.key, "INT64", &json!(number)),
+        })
+    };
+    attributes.iter().filter_map(value).collect()
 }
 
 /// RFC 3339 in UTC with nanoseconds.
@@ -59,7 +65,7 @@ fn time(unix_nanos: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::otlp::messages::{KeyValue, Status};
+    use crate::otlp::messages::Status;
 
     #[test]
     fn times_are_calendar_times() {

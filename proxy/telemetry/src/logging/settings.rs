@@ -1,7 +1,8 @@
-//! `SERVING_LOGGING_CONFIG` and `SERVING_LOGGING_LEVEL` → [`Settings`].
+//! A zap configuration and a level → [`Settings`]: `SERVING_LOGGING_CONFIG` and `SERVING_LOGGING_LEVEL` of queue-proxy,
+//! `zap-logger-config` and `loglevel.activator` of the ConfigMap `config-logging`.
 //!
-//! The first is a zap configuration in JSON, laid over the defaults as far as it has a meaning here. What it holds
-//! that is not understood is ignored: a log must never keep a pod from starting.
+//! The configuration is JSON, laid over the defaults as far as it has a meaning here. What it holds that is not
+//! understood is ignored: a log must never keep a process from starting.
 
 use serde_json::{Map, Value};
 use tracing::Level;
@@ -198,8 +199,8 @@ impl Settings {
     }
 }
 
-/// By zap's words. Those above error mean error here: there is nothing above it.
-fn parse_level(word: &str) -> Option<LevelFilter> {
+/// A level by zap's words; `None` for any other word. Those above error mean error here: there is nothing above it.
+pub fn parse_level(word: &str) -> Option<LevelFilter> {
     Some(match word.to_ascii_lowercase().as_str() {
         "debug" => LevelFilter::DEBUG,
         "info" | "" => LevelFilter::INFO,

@@ -1,4 +1,4 @@
-//! The request log: one line per request on stdout, by a Go template from `OBSERVABILITY_CONFIG`.
+//! The request log: one line per request on stdout, by a Go template from the configuration.
 //!
 //! The line is made when the last byte of the answer is out. Probes are left out unless asked for. A template that
 //! does not parse turns the log off; one that fails on a request gives a fixed line instead.
@@ -8,12 +8,12 @@ mod headers;
 mod number;
 mod template;
 mod value;
-pub(crate) mod writer;
+pub mod writer;
 
 use std::cell::RefCell;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::HOST;
@@ -21,7 +21,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Body;
 use proxy::Peer;
 
-use crate::config::Identity;
+use crate::Identity;
 use fields::{Answered, Asked, Facts, Field};
 use number::push_float;
 pub use template::TemplateError;
@@ -30,14 +30,7 @@ use value::into_text;
 use writer::Writer;
 
 /// Used when the log is on and no template is given.
-pub const DEFAULT_TEMPLATE: &str = concat!(
-    r#"{"httpRequest": {"requestMethod": "{{.Request.Method}}", "requestUrl": "{{js .Request.RequestURI}}", "#,
-    r#""requestSize": "{{.Request.ContentLength}}", "status": {{.Response.Code}}, "#,
-    r#""responseSize": "{{.Response.Size}}", "userAgent": "{{js .Request.UserAgent}}", "#,
-    r#""remoteIp": "{{js .Request.RemoteAddr}}", "serverIp": "{{.Revision.PodIP}}", "#,
-    r#""referer": "{{js .Request.Referer}}", "latency": "{{.Response.Latency}}s", "#,
-    r#""protocol": "{{.Request.Proto}}"}, "traceId": "{{.TraceID}}"}"#,
-);
+pub use api::settings::DEFAULT_REQUEST_LOG_TEMPLATE as DEFAULT_TEMPLATE;
 
 /// What is wanted of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +43,8 @@ pub struct Settings {
 
 /// The line that a template makes of a made-up request: to try a template before it is rolled out.
 pub fn sample(template: &str) -> Result<String, TemplateError> {
-    let template = Template::parse(template)?;
     let identity = Identity { revision: "revision".into(), pod: "pod".into(), ..Identity::default() };
-    let log =
-        Rc::new(RequestLog { template, probes: false, identity, writer: Writer::none(), line: RefCell::default() });
+    let log = Arc::new(RequestLog::of(Template::parse(template)?, false, true, Arc::new(Writer::none())));
     let mut request = Request::new(String::new());
     let headers = request.headers_mut();
     headers.insert(HOST, http::HeaderValue::from_static("app.example"));
@@ -62,7 +53,8 @@ pub fn sample(template: &str) -> Result<String, TemplateError> {
         http::HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     );
     let peer = Peer::new(([127, 0, 0, 1], 1).into());
-    let mut entry = log.arrive(&request, &peer, false).ok_or_else(|| TemplateError::new("not logged"))?;
+    let mut entry =
+        log.arrive(&request, &peer, false, &Arc::new(identity)).ok_or_else(|| TemplateError::new("not logged"))?;
     entry.answers(StatusCode::OK);
     let mut line = Vec::new();
     entry.line(&mut line)?;
@@ -72,41 +64,53 @@ pub fn sample(template: &str) -> Result<String, TemplateError> {
 /// A line in the making that has grown beyond this is given back.
 const SPARE_BYTES: usize = 16 << 10;
 
-/// The log of a pod.
+thread_local! {
+    /// The line in the making; here, so that not every line takes memory of its own.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A log by one template. Threads share it; a new template is a new log on the same [`Writer`].
 #[derive(Debug)]
 pub struct RequestLog {
     template: Template<Field>,
     probes: bool,
-    identity: Identity,
-    writer: Writer,
-    /// The line in the making; here, so that not every line takes memory of its own.
-    line: RefCell<Vec<u8>>,
+    trace_ids: bool,
+    writer: Arc<Writer>,
 }
 
 impl RequestLog {
     /// A log on stdout; `None` if none is wanted or the template cannot be used, which is said once.
-    pub fn start(settings: Option<&Settings>, identity: &Identity) -> Option<Rc<Self>> {
+    pub fn start(settings: Option<&Settings>) -> Option<Arc<Self>> {
+        // No thread before it is needed.
+        settings.filter(|settings| !settings.template.is_empty())?;
+        let writer = Writer::new(io::stdout())
+            .inspect_err(|error| tracing::error!(%error, "request log off: no thread to write it"))
+            .ok()?;
+        Self::on(settings, true, &Arc::new(writer))
+    }
+
+    /// A log on a writer; `None` as with [`RequestLog::start`]. Without `trace_ids`, `.TraceID` is empty in every line, as
+    /// it is in upstream's activator.
+    pub fn on(settings: Option<&Settings>, trace_ids: bool, writer: &Arc<Writer>) -> Option<Arc<Self>> {
         let settings = settings.filter(|settings| !settings.template.is_empty())?;
         let template = Template::parse(&settings.template)
             .inspect_err(|error| tracing::error!(%error, "request log off: the template does not parse"))
             .ok()?;
-        Self::to(template, settings.probes, identity, io::stdout())
-            .inspect_err(|error| tracing::error!(%error, "request log off"))
-            .ok()
+        Some(Arc::new(Self::of(template, settings.probes, trace_ids, Arc::clone(writer))))
     }
 
-    fn to(
-        template: Template<Field>,
-        probes: bool,
-        identity: &Identity,
-        sink: impl Write + Send + 'static,
-    ) -> io::Result<Rc<Self>> {
-        let writer = Writer::new(sink)?;
-        Ok(Rc::new(Self { template, probes, identity: identity.clone(), writer, line: RefCell::default() }))
+    fn of(template: Template<Field>, probes: bool, trace_ids: bool, writer: Arc<Writer>) -> Self {
+        Self { template, probes, trace_ids, writer }
     }
 
-    /// Notes a request at its arrival, if it is to be logged.
-    pub fn arrive<B: Body>(self: &Rc<Self>, request: &Request<B>, peer: &Peer, probe: bool) -> Option<Box<Entry>> {
+    /// Notes a request at its arrival, if it is to be logged. `identity`: whose it is.
+    pub fn arrive<B: Body>(
+        self: &Arc<Self>,
+        request: &Request<B>,
+        peer: &Peer,
+        probe: bool,
+        identity: &Arc<Identity>,
+    ) -> Option<Box<Entry>> {
         if probe && !self.probes {
             return None;
         }
@@ -118,8 +122,9 @@ impl RequestLog {
             headers: request.headers(),
             length,
             peer: peer.address,
+            trace_id: self.trace_ids,
         };
-        let facts = Facts { identity: &self.identity, asked: Some(asked), answered: None };
+        let facts = Facts { identity, asked: Some(asked), answered: None };
         let (mut begun, failed) = match self.template.begin(&facts) {
             Ok(begun) => (begun, None),
             Err(error) => (Begun::default(), Some(error)),
@@ -133,25 +138,31 @@ impl RequestLog {
             since: Instant::now(),
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             size: 0,
-            log: Rc::clone(self),
+            identity: Arc::clone(identity),
+            log: Arc::clone(self),
         }))
     }
 
     /// Writes a request's line, or says that there can be none by this template.
     fn write(&self, entry: &Entry) {
-        let mut line = self.line.borrow_mut();
-        line.clear();
-        if let Err(error) = entry.line(&mut line) {
-            tracing::debug!(%error, "request log template");
+        let write = |line: &mut Vec<u8>| {
             line.clear();
-            entry.failed_line(&mut line);
-        }
-        if !line.ends_with(b"\n") {
-            line.push(b'\n');
-        }
-        self.writer.line(&line);
-        if line.capacity() > SPARE_BYTES {
-            *line = Vec::new();
+            if let Err(error) = entry.line(line) {
+                tracing::debug!(%error, "request log template");
+                line.clear();
+                entry.failed_line(line);
+            }
+            if !line.ends_with(b"\n") {
+                line.push(b'\n');
+            }
+            self.writer.line(line);
+            if line.capacity() > SPARE_BYTES {
+                *line = Vec::new();
+            }
+        };
+        // At the very end of a thread there is no such line any more; what is dropped then makes its own.
+        if LINE.try_with(|line| write(&mut line.borrow_mut())).is_err() {
+            write(&mut Vec::new());
         }
     }
 }
@@ -159,7 +170,8 @@ impl RequestLog {
 /// One request; its line is written when this is dropped.
 #[derive(Debug)]
 pub struct Entry {
-    log: Rc<RequestLog>,
+    log: Arc<RequestLog>,
+    identity: Arc<Identity>,
     since: Instant,
     /// What the template takes from the request, filled in, and the URL, should a template fail.
     begun: Begun,
@@ -180,6 +192,7 @@ struct Kept {
     headers: HeaderMap,
     length: i64,
     peer: SocketAddr,
+    trace_id: bool,
 }
 
 impl Kept {
@@ -191,6 +204,7 @@ impl Kept {
             headers: asked.headers.clone(),
             length: asked.length,
             peer: asked.peer,
+            trace_id: asked.trace_id,
         }
     }
 
@@ -202,6 +216,7 @@ impl Kept {
             headers: &self.headers,
             length: self.length,
             peer: self.peer,
+            trace_id: self.trace_id,
         }
     }
 }
@@ -228,7 +243,7 @@ impl Entry {
         }
         let latency = self.since.elapsed().as_secs_f64();
         let facts = Facts {
-            identity: &self.log.identity,
+            identity: &self.identity,
             asked: self.request.as_ref().map(|request| request.asked()),
             answered: Some(Answered { status: self.status, size: self.size, latency }),
         };
@@ -255,7 +270,8 @@ impl Drop for Entry {
 mod tests {
     use super::*;
     use http_body_util::Empty;
-    use std::sync::{Arc, Mutex};
+    use std::io::Write;
+    use std::sync::Mutex;
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -275,14 +291,14 @@ mod tests {
         let identity =
             Identity { revision: "rev".into(), pod: "pod1".into(), pod_ip: "10.0.0.1".into(), ..Identity::default() };
         let template = Template::parse(template).unwrap();
-        let log = RequestLog::to(template, probes, &identity, sink.clone()).unwrap();
+        let log = Arc::new(RequestLog::of(template, probes, true, Arc::new(Writer::new(sink.clone()).unwrap())));
         let mut request = Request::builder().method("GET").uri("/a?b=c").header("Host", "app.example");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
         let peer = Peer::new("192.0.2.1:99".parse().unwrap());
-        if let Some(mut entry) = log.arrive(&request, &peer, probe) {
+        if let Some(mut entry) = log.arrive(&request, &peer, probe, &Arc::new(identity)) {
             entry.answers(StatusCode::NOT_FOUND);
             entry.data(11);
         }
@@ -363,12 +379,26 @@ mod tests {
     }
 
     #[test]
+    fn trace_ids_can_be_kept_back() {
+        let settings = Settings { template: "<{{.TraceID}}>{{.Revision.Name}}".into(), probes: false };
+        let sink = Sink::default();
+        let writer = Arc::new(Writer::new(sink.clone()).unwrap());
+        let log = RequestLog::on(Some(&settings), false, &writer).unwrap();
+        let request = Request::get("/").header("traceparent", "00-abc-def-01").body(Empty::<bytes::Bytes>::new());
+        let identity = Identity { revision: "rev".into(), ..Identity::default() };
+        drop(log.arrive(&request.unwrap(), &Peer::new(([127, 0, 0, 1], 1).into()), false, &Arc::new(identity)));
+        drop((log, writer));
+        assert_eq!(*sink.0.lock().unwrap(), b"<>rev\n");
+    }
+
+    #[test]
     fn an_answer_that_broke_is_a_500_without_size() {
         let sink = Sink::default();
         let template = Template::parse("{{.Response.Code}} {{.Response.Size}}").unwrap();
-        let log = RequestLog::to(template, false, &Identity::default(), sink.clone()).unwrap();
+        let log = Arc::new(RequestLog::of(template, false, true, Arc::new(Writer::new(sink.clone()).unwrap())));
         let peer = Peer::new("192.0.2.1:99".parse().unwrap());
-        let mut entry = log.arrive(&Request::new(Empty::<bytes::Bytes>::new()), &peer, false).unwrap();
+        let request = Request::new(Empty::<bytes::Bytes>::new());
+        let mut entry = log.arrive(&request, &peer, false, &Arc::default()).unwrap();
         entry.answers(StatusCode::OK);
         entry.data(11);
         entry.broken();

@@ -1,15 +1,17 @@
-//! The sidecar's own log: one line per thing that changed, in the keys that log pipelines made for Knative know.
+//! A process's own log: one line per thing that changed, in the keys that log pipelines made for Knative know.
 //!
 //! It is not the request log. [`Settings`] say what a line looks like (a zap configuration laid over the defaults),
-//! [`line`] makes one, [`rate`] bounds how many a second may bring. Called by `tracing`; spans are not followed.
+//! [`line`] makes one, [`rate`] bounds how many a second may bring. Called by `tracing`; spans are not followed. The level can be changed while the
+//! process runs ([`Level`]).
 
 mod line;
 mod rate;
 mod settings;
-pub(crate) mod stamp;
+pub mod stamp;
 
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tracing::level_filters::LevelFilter;
@@ -17,22 +19,73 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::config::Identity;
 use line::{Fields, Line};
 use rate::Sampler;
-pub use settings::{Encoding, Keys, LevelWords, Output, Rate, Settings};
+pub use settings::{Encoding, Keys, LevelWords, Output, Rate, Settings, parse_level};
 pub use stamp::TimeFormat;
 
-/// Crates whose events are shown down to the level asked for; of others warnings and errors.
-const OURS: [&str; 3] = ["queue_proxy", "proxy", "api"];
+/// Who writes.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// The logger's name in every line.
+    pub name: &'static str,
+    /// Crates whose events are shown down to the level asked for; of others warnings and errors.
+    pub crates: &'static [&'static str],
+    /// What every line carries besides the configuration's initial fields.
+    pub context: Vec<(&'static str, String)>,
+}
 
-/// Writes the process's events from now on. A second call changes nothing.
-pub fn start(settings: &Settings, identity: &Identity) {
-    let _ = tracing::subscriber::set_global_default(Logger::new(settings.clone(), identity));
+/// The finest level written, which may change.
+#[derive(Debug, Clone)]
+pub struct Level(Arc<AtomicUsize>);
+
+const LEVELS: [LevelFilter; 6] = [
+    LevelFilter::OFF,
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
+
+impl Level {
+    fn new(level: LevelFilter) -> Self {
+        Self(Arc::new(AtomicUsize::new(Self::number(level))))
+    }
+
+    fn number(level: LevelFilter) -> usize {
+        LEVELS.iter().position(|known| *known == level).unwrap_or(3)
+    }
+
+    /// The finest level that is written now.
+    pub fn get(&self) -> LevelFilter {
+        LEVELS.get(self.0.load(Ordering::Relaxed)).copied().unwrap_or(LevelFilter::INFO)
+    }
+
+    /// Another from now on. Whether that is a change.
+    pub fn set(&self, level: LevelFilter) -> bool {
+        let changed = self.0.swap(Self::number(level), Ordering::Relaxed) != Self::number(level);
+        if changed {
+            // Every place that logs remembers whether it is heard.
+            tracing::callsite::rebuild_interest_cache();
+        }
+        changed
+    }
+}
+
+/// Writes the process's events from now on, and gives the means to change the level. A second call writes nothing.
+pub fn start(settings: &Settings, process: &Process) -> Level {
+    let logger = Logger::new(settings.clone(), process);
+    let level = logger.level.clone();
+    let _ = tracing::subscriber::set_global_default(logger);
+    level
 }
 
 struct Logger {
     settings: Settings,
+    level: Level,
+    name: &'static str,
+    crates: &'static [&'static str],
     /// What every line carries, rendered once.
     context: Vec<u8>,
     /// Not on the request path: taken for events that pass the level only.
@@ -40,14 +93,22 @@ struct Logger {
 }
 
 impl Logger {
-    fn new(settings: Settings, identity: &Identity) -> Self {
+    fn new(settings: Settings, process: &Process) -> Self {
         let mut context = Fields::default();
         for (key, value) in &settings.initial_fields {
             context.json(key, value);
         }
-        context.text("knative.dev/key", &format!("{}/{}", identity.namespace, identity.revision));
-        context.text("knative.dev/pod", &identity.pod);
-        Self { context: context.rest, sampler: Mutex::new(Sampler::new(settings.rate)), settings }
+        for (key, value) in &process.context {
+            context.text(key, value);
+        }
+        Self {
+            level: Level::new(settings.level),
+            name: process.name,
+            crates: process.crates,
+            context: context.rest,
+            sampler: Mutex::new(Sampler::new(settings.rate)),
+            settings,
+        }
     }
 
     fn line(&self, event: &Event<'_>, now: SystemTime) -> Option<Vec<u8>> {
@@ -60,7 +121,8 @@ impl Logger {
         }
         drop(sampler);
         let caller = caller(metadata.module_path(), metadata.file(), metadata.line());
-        let line = Line { level: *metadata.level(), at: now, caller: &caller, context: &self.context, fields: &fields };
+        let (level, context) = (*metadata.level(), self.context.as_slice());
+        let line = Line { level, at: now, logger: self.name, caller: &caller, context, fields: &fields };
         Some(line.render(&self.settings))
     }
 }
@@ -72,13 +134,13 @@ impl Subscriber for Logger {
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let origin = metadata.target().split("::").next().unwrap_or_default();
-        let most = self.settings.level;
-        let most = if OURS.contains(&origin) { most } else { most.min(LevelFilter::WARN) };
+        let most = self.level.get();
+        let most = if self.crates.contains(&origin) { most } else { most.min(LevelFilter::WARN) };
         metadata.is_event() && *metadata.level() <= most
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.settings.level)
+        Some(self.level.get())
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -132,9 +194,9 @@ mod tests {
                 self.1.lock().unwrap().extend(line.map(|line| String::from_utf8(line).unwrap()));
             }
         }
-        let identity =
-            Identity { namespace: "ns".into(), revision: "rev".into(), pod: "pod1".into(), ..<_>::default() };
-        let kept = Arc::new(Kept(Logger::new(settings, &identity), Mutex::default()));
+        let context = vec![("knative.dev/key", "ns/rev".to_string()), ("knative.dev/pod", "pod1".to_string())];
+        let process = Process { name: "queueproxy", crates: &["telemetry"], context };
+        let kept = Arc::new(Kept(Logger::new(settings, &process), Mutex::default()));
         tracing::subscriber::with_default(Arc::clone(&kept), events);
         kept.1.lock().unwrap().clone()
     }
@@ -143,7 +205,7 @@ mod tests {
     fn a_line_has_the_keys_that_pipelines_know() {
         let lines = logged(Settings::default(), || tracing::warn!(port = 8012, error = %"no \"x\"", "odd {}", 1));
         let [line] = lines.as_slice() else { panic!("{lines:?}") };
-        let start = r#"{"severity":"WARNING","timestamp":"1970-01-01T00:00:00Z","logger":"queueproxy","caller":"queue_proxy/logging.rs:"#;
+        let start = r#"{"severity":"WARNING","timestamp":"1970-01-01T00:00:00Z","logger":"queueproxy","caller":"telemetry/logging.rs:"#;
         let end =
             r#","message":"odd 1","knative.dev/key":"ns/rev","knative.dev/pod":"pod1","port":8012,"error":"no \"x\""}"#;
         assert!(line.starts_with(start) && line.ends_with(&format!("{end}\n")), "{line}");
@@ -161,6 +223,16 @@ mod tests {
         });
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].contains("\"ours\"") && lines[1].contains("\"their error\""), "{lines:?}");
+    }
+
+    #[test]
+    fn the_level_follows_its_setting() {
+        let level = Level::new(LevelFilter::INFO);
+        assert!(!level.set(LevelFilter::INFO), "no change");
+        for filter in LEVELS {
+            level.set(filter);
+            assert_eq!(level.get(), filter);
+        }
     }
 
     #[test]

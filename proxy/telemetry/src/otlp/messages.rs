@@ -1,5 +1,5 @@
 //! The OTLP messages that are sent (opentelemetry-proto 1.x, packages `opentelemetry.proto.*.v1`), fields that are used
-//! only. Declared here because the crate that has them all brings an SDK along; `tests/traces.rs` decodes with it.
+//! only. Declared here because the crate that has them all brings an SDK along; tests decode with it.
 
 use std::borrow::Cow;
 
@@ -63,6 +63,9 @@ pub struct Span {
     /// What is known about it.
     #[prost(message, repeated, tag = "9")]
     pub attributes: Vec<KeyValue>,
+    /// What happened meanwhile.
+    #[prost(message, repeated, tag = "11")]
+    pub events: Vec<Event>,
     /// How it went.
     #[prost(message, optional, tag = "15")]
     pub status: Option<Status>,
@@ -88,6 +91,20 @@ pub enum Kind {
     Server = 2,
     /// Makes one.
     Client = 3,
+}
+
+/// Something that happened during a span.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Event {
+    /// Unix nanoseconds.
+    #[prost(fixed64, tag = "1")]
+    pub time_unix_nano: u64,
+    /// What.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// What is known about it.
+    #[prost(message, repeated, tag = "3")]
+    pub attributes: Vec<KeyValue>,
 }
 
 /// How a span went.
@@ -212,7 +229,7 @@ pub struct Metric {
     #[prost(string, tag = "3")]
     pub unit: String,
     /// The series.
-    #[prost(oneof = "Data", tags = "5, 9")]
+    #[prost(oneof = "Data", tags = "5, 7, 9")]
     pub data: Option<Data>,
 }
 
@@ -222,6 +239,9 @@ pub enum Data {
     /// A value that goes up and down.
     #[prost(message, tag = "5")]
     Gauge(Gauge),
+    /// A count of what has happened, or of what there is.
+    #[prost(message, tag = "7")]
+    Sum(Sum),
     /// How values are spread.
     #[prost(message, tag = "9")]
     Histogram(Histogram),
@@ -235,9 +255,26 @@ pub struct Gauge {
     pub data_points: Vec<Number>,
 }
 
+/// A count.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sum {
+    /// One per set of attributes.
+    #[prost(message, repeated, tag = "1")]
+    pub data_points: Vec<Number>,
+    /// [`CUMULATIVE`].
+    #[prost(int32, tag = "2")]
+    pub aggregation_temporality: i32,
+    /// Whether it only grows.
+    #[prost(bool, tag = "3")]
+    pub is_monotonic: bool,
+}
+
 /// A value at a time.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Number {
+    /// Unix nanoseconds; 0 for a value that has no beginning.
+    #[prost(fixed64, tag = "2")]
+    pub start_time_unix_nano: u64,
     /// Unix nanoseconds.
     #[prost(fixed64, tag = "3")]
     pub time_unix_nano: u64,
@@ -260,7 +297,7 @@ pub struct Histogram {
     pub aggregation_temporality: i32,
 }
 
-/// [`Histogram::aggregation_temporality`]: counted from the start, not from the last report.
+/// [`Histogram::aggregation_temporality`] and [`Sum::aggregation_temporality`]: counted from the start, not from the last report.
 pub const CUMULATIVE: i32 = 2;
 
 /// The values so far.

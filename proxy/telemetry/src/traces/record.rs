@@ -1,17 +1,22 @@
-//! One traced request as plain data, and the spans it becomes: server → `kn.queueproxy.proxy` → `kn.queueproxy.wait`
-//! (with a limit only) → client. Names, kinds, attributes and what counts as an error are upstream's.
+//! One traced request as plain data, and the spans it becomes: server → the hop's own stages → client. Kinds,
+//! attributes and what counts as an error are upstream's; which stages there are says the [`Hop`].
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
+use super::hop::{Hop, Lasts, MAX_STAGES, Stage};
 use super::ids::{SpanId, TraceId};
-use crate::otlp::messages::{FLAG_HAS_IS_REMOTE, FLAG_IS_REMOTE, KeyValue, Kind, STATUS_ERROR, Span, Status};
+use crate::Identity;
+use crate::otlp::messages::{Event, FLAG_HAS_IS_REMOTE, FLAG_IS_REMOTE, KeyValue, Kind, STATUS_ERROR, Span, Status};
 
 /// A traced request. Times count from `started`.
 #[derive(Debug, Clone)]
 pub struct Record {
+    /// Who traces.
+    pub hop: &'static Hop,
     /// Its trace.
     pub trace: TraceId,
     /// The caller's span.
@@ -20,18 +25,20 @@ pub struct Record {
     pub state: String,
     /// The span of the whole request.
     pub server: SpanId,
-    /// Its child `kn.queueproxy.proxy`.
-    pub proxy: SpanId,
-    /// That one's child `kn.queueproxy.wait`, if there is a limit to wait for.
-    pub wait: Option<SpanId>,
-    /// The request to the app; the app's own spans are its children.
+    /// The spans of the hop's stages, in their order; those beyond are not used.
+    pub stages: [SpanId; MAX_STAGES],
+    /// The request to the next hop, whose own spans are its children.
     pub client: SpanId,
     /// Arrival, Unix nanoseconds.
     pub started: u64,
-    /// When the app was asked; `None`: never.
+    /// When the next hop was asked first; `None`: never.
     pub asked: Option<Duration>,
-    /// When the app answered, and what; a word if it gave no status. `None`: the client left first.
+    /// The last time it was asked, and whom: there is more than one if nothing could be sent before.
+    pub sent: Option<(Duration, SocketAddr)>,
+    /// When it answered, and what; a word if it gave no status. `None`: the client left first.
     pub answered: Option<(Duration, Result<StatusCode, &'static str>)>,
+    /// Why the next hop was never asked, if this hop refused.
+    pub refused: String,
     /// The last byte.
     pub ended: Duration,
     /// The status that went to the client, if one did.
@@ -42,6 +49,21 @@ pub struct Record {
     pub bytes: u64,
     /// The request itself.
     pub request: Facts,
+    /// Whose request it is, where the resource does not say it.
+    pub subject: Option<Arc<Identity>>,
+    /// What happened to it on the way, at most [`super::MAX_EVENTS`].
+    pub events: Vec<Moment>,
+}
+
+/// Something that happened to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// When, from the arrival.
+    pub at: Duration,
+    /// What.
+    pub name: &'static str,
+    /// To what or why; may be empty.
+    pub detail: String,
 }
 
 /// What is kept of a request. Text from clients is cut before it comes here.
@@ -69,7 +91,7 @@ pub struct Facts {
     pub first_peer: String,
     /// User-Agent.
     pub agent: String,
-    /// The route it took.
+    /// The route it took, if the hop wants to know.
     pub route_tag: String,
     /// Size of its body, if it was announced.
     pub body: Option<u64>,
@@ -78,24 +100,39 @@ pub struct Facts {
 impl Record {
     /// How many spans it becomes.
     pub fn spans(&self) -> usize {
-        2 + usize::from(self.wait.is_some()) + usize::from(self.asked.is_some())
+        1 + self.stages().count() + usize::from(self.sent.is_some())
     }
 
     /// The spans of HTTP itself: server and client.
-    pub fn http_spans(&self, app: SocketAddr) -> impl Iterator<Item = Span> {
-        let client = self.asked.map(|asked| self.client(app, asked));
+    pub fn http_spans(&self) -> impl Iterator<Item = Span> {
+        let client = self.sent.map(|(at, to)| self.client(at, to));
         std::iter::once(self.server()).chain(client)
     }
 
-    /// The spans of the sidecar's own work.
+    /// The spans of the hop's own work.
     pub fn own_spans(&self) -> impl Iterator<Item = Span> {
-        let proxy = self.span(self.proxy, Some(self.server), "kn.queueproxy.proxy", Kind::Internal);
-        let wait = self.wait.map(|wait| {
-            let mut span = self.span(wait, Some(self.proxy), "kn.queueproxy.wait", Kind::Internal);
-            span.end_time_unix_nano = self.at(self.asked.unwrap_or(self.ended));
+        self.stages().map(|(stage, id)| {
+            let parent = stage.within.and_then(|n| self.stages.get(n)).unwrap_or(&self.server);
+            let mut span = self.span(id, Some(*parent), stage.name, Kind::Internal);
+            match stage.lasts {
+                Lasts::WholeRequest => {}
+                Lasts::FromAsked => span.start_time_unix_nano = self.at(self.asked.unwrap_or(self.ended)),
+                Lasts::UntilAsked => {
+                    span.end_time_unix_nano = self.at(self.asked.unwrap_or(self.ended));
+                    if self.asked.is_none() && !self.refused.is_empty() {
+                        span.status = failed(&self.refused);
+                    }
+                }
+            }
             span
-        });
-        std::iter::once(proxy).chain(wait)
+        })
+    }
+
+    /// The stages that this request came to.
+    fn stages(&self) -> impl Iterator<Item = (&'static Stage, SpanId)> {
+        let asked = self.asked.is_some();
+        let stages = self.hop.stages.iter().zip(self.stages);
+        stages.filter(move |(stage, _)| asked || stage.lasts != Lasts::FromAsked)
     }
 
     fn server(&self) -> Span {
@@ -114,11 +151,18 @@ impl Record {
         attributes.text("user_agent.original", &facts.agent);
         attributes.text("client.address", &facts.first_peer);
         attributes.text("network.protocol.version", facts.version);
+        if let Some(subject) = &self.subject {
+            attributes.text("kn.service.name", &subject.service);
+            attributes.text("kn.configuration.name", &subject.configuration);
+            attributes.text("kn.revision.name", &subject.revision);
+            attributes.text("k8s.namespace.name", &subject.namespace);
+        }
         attributes.text("kn.route.tag", &facts.route_tag);
         attributes.int("http.request.body.size", facts.body);
         attributes.int("http.response.body.size", Some(self.bytes));
         attributes.int("http.response.status_code", self.status.map(|status| status.as_u16()));
         span.attributes = attributes.0;
+        span.events = self.events.iter().map(|moment| self.event(moment)).collect();
         span.status = if self.broken {
             failed("the answer broke off")
         } else if self.status.is_some_and(|status| status.is_server_error()) {
@@ -129,16 +173,17 @@ impl Record {
         span
     }
 
-    fn client(&self, app: SocketAddr, asked: Duration) -> Span {
+    fn client(&self, sent: Duration, to: SocketAddr) -> Span {
         let facts = &self.request;
-        let name = format!("HTTP {}", facts.method.unwrap_or("_OTHER"));
-        let mut span = self.span(self.client, Some(self.wait.unwrap_or(self.proxy)), &name, Kind::Client);
-        span.start_time_unix_nano = self.at(asked);
+        let parent = self.hop.stages.len().checked_sub(1).and_then(|last| self.stages.get(last));
+        let name = (self.hop.client_name)(facts);
+        let mut span = self.span(self.client, Some(*parent.unwrap_or(&self.server)), &name, Kind::Client);
+        span.start_time_unix_nano = self.at(sent);
         let mut attributes = Attributes::default();
         self.method(&mut attributes);
-        attributes.text("url.full", &format!("http://{app}{}", facts.target));
-        attributes.text("server.address", &app.ip().to_string());
-        attributes.int("server.port", Some(app.port()));
+        attributes.text("url.full", &format!("http://{to}{}", facts.target));
+        attributes.text("server.address", &to.ip().to_string());
+        attributes.int("server.port", Some(to.port()));
         // HTTP/1.0 goes on as 1.1.
         attributes.text("network.protocol.version", if facts.version == "2" { "2" } else { "1.1" });
         attributes.int("http.request.body.size", facts.body);
@@ -167,6 +212,12 @@ impl Record {
         attributes.text("http.request.method_original", &self.request.odd_method);
     }
 
+    fn event(&self, moment: &Moment) -> Event {
+        let mut attributes = Attributes::default();
+        attributes.text("detail", &moment.detail);
+        Event { time_unix_nano: self.at(moment.at), name: moment.name.into(), attributes: attributes.0 }
+    }
+
     /// A span over the whole request.
     fn span(&self, id: SpanId, parent: Option<SpanId>, name: &str, kind: Kind) -> Span {
         let remote = if kind == Kind::Server && parent.is_some() { FLAG_IS_REMOTE } else { 0 };
@@ -180,6 +231,7 @@ impl Record {
             start_time_unix_nano: self.started,
             end_time_unix_nano: self.at(self.ended),
             attributes: Vec::new(),
+            events: Vec::new(),
             status: None,
             flags: 1 | FLAG_HAS_IS_REMOTE | remote,
         }
@@ -216,28 +268,58 @@ mod tests {
     use super::*;
     use crate::otlp::messages::Value;
 
+    const FREE: Hop = Hop {
+        http_scope: "http",
+        own_scope: "own",
+        b3: true,
+        route_tag: true,
+        stages: &[Stage { name: "proxy", within: None, lasts: Lasts::WholeRequest }],
+        client_name: |facts| format!("HTTP {}", facts.method.unwrap_or("_OTHER")),
+    };
+    /// One that waits inside the first stage, as queue-proxy.
+    const LIMITED: Hop = Hop {
+        stages: &[
+            Stage { name: "proxy", within: None, lasts: Lasts::WholeRequest },
+            Stage { name: "wait", within: Some(0), lasts: Lasts::UntilAsked },
+        ],
+        ..FREE
+    };
+    /// One that waits before the last stage, as the activator.
+    const DOOR: Hop = Hop {
+        stages: &[
+            Stage { name: "try", within: None, lasts: Lasts::UntilAsked },
+            Stage { name: "proxy", within: None, lasts: Lasts::FromAsked },
+        ],
+        ..FREE
+    };
+
     fn record() -> Record {
+        let asked = Duration::from_nanos(10);
         Record {
+            hop: &LIMITED,
             trace: TraceId([1; 16]),
             caller: Some(SpanId([2; 8])),
             state: "a=1".into(),
             server: SpanId([3; 8]),
-            proxy: SpanId([4; 8]),
-            wait: Some(SpanId([5; 8])),
+            stages: [SpanId([4; 8]), SpanId([5; 8])],
             client: SpanId([6; 8]),
             started: 1_000,
-            asked: Some(Duration::from_nanos(10)),
+            asked: Some(asked),
+            sent: Some((asked, ([127, 0, 0, 1], 8080).into())),
             answered: Some((Duration::from_nanos(20), Ok(StatusCode::OK))),
+            refused: String::new(),
             ended: Duration::from_nanos(30),
             status: Some(StatusCode::OK),
             broken: false,
             bytes: 5,
             request: Facts { method: Some("GET"), target: "/a?b".into(), version: "1.1", ..Facts::default() },
+            subject: None,
+            events: Vec::new(),
         }
     }
 
     fn spans(record: &Record) -> Vec<Span> {
-        let spans: Vec<_> = record.http_spans(([127, 0, 0, 1], 8080).into()).chain(record.own_spans()).collect();
+        let spans: Vec<_> = record.http_spans().chain(record.own_spans()).collect();
         assert_eq!(spans.len(), record.spans());
         spans
     }
@@ -261,17 +343,43 @@ mod tests {
         };
         let span = |name: &str, id, parent, times| (name.to_string(), id, parent, times);
         let limited = record();
-        let (server, proxy) = (span("GET", 3, Some(2), (0, 30)), span("kn.queueproxy.proxy", 4, Some(3), (0, 30)));
-        let wait = span("kn.queueproxy.wait", 5, Some(4), (0, 10));
+        let (server, proxy) = (span("GET", 3, Some(2), (0, 30)), span("proxy", 4, Some(3), (0, 30)));
+        let wait = span("wait", 5, Some(4), (0, 10));
         let client = span("HTTP GET", 6, Some(5), (10, 30));
         assert_eq!(shape(&limited), [server.clone(), proxy.clone(), wait, client]);
-        let free = Record { wait: None, ..limited.clone() };
+        let free = Record { hop: &FREE, ..limited.clone() };
         assert_eq!(shape(&free), [server.clone(), proxy.clone(), span("HTTP GET", 6, Some(4), (10, 30))]);
-        let refused = Record { asked: None, answered: None, ..limited.clone() };
-        assert_eq!(shape(&refused), [server, proxy, span("kn.queueproxy.wait", 5, Some(4), (0, 30))]);
-        let odd = Record { caller: None, request: Facts::default(), ..limited };
+        let refused = Record { asked: None, sent: None, answered: None, ..limited.clone() };
+        assert_eq!(shape(&refused), [server.clone(), proxy, span("wait", 5, Some(4), (0, 30))]);
+        let odd = Record { caller: None, request: Facts::default(), ..limited.clone() };
         assert_eq!(shape(&odd)[0], span("HTTP", 3, None, (0, 30)));
         assert_eq!(shape(&odd)[3].0, "HTTP _OTHER");
+        let second = Some((Duration::from_nanos(15), ([127, 0, 0, 1], 8080).into()));
+        let again = Record { hop: &DOOR, sent: second, ..limited.clone() };
+        let (tried, proxy) = (span("try", 4, Some(3), (0, 10)), span("proxy", 5, Some(3), (10, 30)));
+        assert_eq!(shape(&again), [server.clone(), tried, proxy, span("HTTP GET", 6, Some(5), (15, 30))]);
+        let refused = Record { asked: None, sent: None, answered: None, ..again };
+        assert_eq!(shape(&refused), [server, span("try", 4, Some(3), (0, 30))]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_by_the_stage_that_waited() {
+        let refused = Record { hop: &DOOR, asked: None, sent: None, refused: "full".into(), ..record() };
+        let status = spans(&refused)[1].status.clone().unwrap();
+        assert_eq!((status.message.as_str(), status.code), ("full", STATUS_ERROR));
+        assert_eq!(spans(&Record { hop: &DOOR, refused: "no".into(), ..record() })[2].status, None, "it was asked");
+    }
+
+    #[test]
+    fn the_server_span_says_whose_request_it_is_and_what_happened_to_it() {
+        let identity = Identity { namespace: "ns".into(), revision: "rev".into(), ..Identity::default() };
+        let moment = Moment { at: Duration::from_nanos(7), name: "ready", detail: "pod".into() };
+        let server = &spans(&Record { subject: Some(identity.into()), events: vec![moment], ..record() })[0];
+        assert_eq!(attribute(server, "kn.revision.name"), Some(Value::Text("rev".into())));
+        assert_eq!(attribute(server, "k8s.namespace.name"), Some(Value::Text("ns".into())));
+        assert_eq!(attribute(server, "kn.service.name"), None);
+        assert_eq!((server.events[0].time_unix_nano, server.events[0].name.as_str()), (1_007, "ready"));
+        assert_eq!(server.events[0].attributes, [KeyValue::text("detail", "pod")]);
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Traced requests that wait to be sent: bounded, and what does not fit is lost and counted. One thread; no lock.
+//! Traced requests that wait to be sent: bounded, and what does not fit is lost and counted.
+//!
+//! Several threads may hand in, one takes out. The lock is in the way of traced requests only, and held for a push.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -49,7 +51,7 @@ impl Queue {
 /// The queue with its alarm.
 #[derive(Debug)]
 pub struct Outbox {
-    queue: RefCell<Queue>,
+    queue: Mutex<Queue>,
     grown: Notify,
 }
 
@@ -57,38 +59,42 @@ impl Outbox {
     /// An empty one.
     pub fn new(limits: BatchLimits) -> Self {
         let queue = Queue { limits, records: VecDeque::new(), spans: 0, lost: 0 };
-        Self { queue: RefCell::new(queue), grown: Notify::new() }
+        Self { queue: Mutex::new(queue), grown: Notify::new() }
     }
 
     /// Hands in a request that is over.
     pub fn push(&self, record: Record) {
-        if self.queue.borrow_mut().push(record) {
+        if self.lock().push(record) {
             self.grown.notify_one();
         }
     }
 
     /// The next batch; empty if there is none.
     pub(super) fn take(&self) -> Vec<Record> {
-        self.queue.borrow_mut().take()
+        self.lock().take()
     }
 
     /// Spans lost since this was last asked.
     pub(super) fn lost(&self) -> u64 {
-        std::mem::take(&mut self.queue.borrow_mut().lost)
+        std::mem::take(&mut self.lock().lost)
     }
 
     /// Resolves when there is a full batch, or when the oldest record has waited long enough. For one caller.
     pub(super) async fn due(&self) {
         self.holds(1).await;
         let (batch, delay) = {
-            let queue = self.queue.borrow();
+            let queue = self.lock();
             (queue.limits.batch, queue.limits.delay)
         };
         let _ = tokio::time::timeout(delay, self.holds(batch)).await;
     }
 
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn holds(&self, spans: usize) {
-        while self.queue.borrow().spans < spans {
+        while self.lock().spans < spans {
             self.grown.notified().await;
         }
     }
@@ -97,28 +103,41 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traces::hop::{Hop, Lasts, MAX_STAGES, Stage};
     use crate::traces::ids::{SpanId, TraceId};
     use futures::FutureExt;
     use std::time::Duration;
 
     /// A request of three spans.
     fn record(n: u8) -> Record {
+        static HOP: Hop = Hop {
+            http_scope: "",
+            own_scope: "",
+            b3: false,
+            route_tag: false,
+            stages: &[Stage { name: "s", within: None, lasts: Lasts::WholeRequest }],
+            client_name: |_| String::new(),
+        };
         Record {
+            hop: &HOP,
             trace: TraceId([n; 16]),
             caller: None,
             state: String::new(),
             server: SpanId([1; 8]),
-            proxy: SpanId([1; 8]),
-            wait: None,
+            stages: [SpanId([1; 8]); MAX_STAGES],
             client: SpanId([1; 8]),
             started: 0,
             asked: Some(Duration::ZERO),
+            sent: Some((Duration::ZERO, ([127, 0, 0, 1], 1).into())),
             answered: None,
+            refused: String::new(),
             ended: Duration::ZERO,
             status: None,
             broken: false,
             bytes: 0,
             request: crate::traces::record::Facts::default(),
+            subject: None,
+            events: Vec::new(),
         }
     }
 

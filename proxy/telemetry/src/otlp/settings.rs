@@ -1,6 +1,6 @@
-//! What is exported, where and how: `OBSERVABILITY_CONFIG` first, the standard `OTEL_*` variables over it.
+//! What is exported, where and how: the configuration first, the standard `OTEL_*` variables over it.
 //!
-//! A setting of `OBSERVABILITY_CONFIG` that cannot be used ends the start, as with upstream. A variable that cannot be
+//! A setting of the configuration that cannot be used ends the start, as with upstream. A variable that cannot be
 //! read is passed over and named in one warning, as OpenTelemetry wants it.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,6 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::endpoint::{Endpoint, Protocol, Signal};
 use super::resource;
-use crate::config::Identity;
 use crate::observability::{Export, Observability};
 use crate::traces::sampler::{Sampler, Wishes};
 
@@ -25,7 +24,7 @@ pub struct Telemetry {
     pub traces: Option<Traces>,
     /// Metrics push; `None` = off.
     pub metrics: Option<Push>,
-    /// Who this pod is, by OpenTelemetry's names. Empty while both are off.
+    /// Who this process is, by OpenTelemetry's names. Empty while both are off.
     pub resource: BTreeMap<String, String>,
     /// Variables that make no sense and were passed over.
     pub ignored: Vec<&'static str>,
@@ -89,7 +88,7 @@ pub struct Target {
     pub roots: Option<PathBuf>,
 }
 
-/// What `OBSERVABILITY_CONFIG` lacks.
+/// What the configuration lacks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// No endpoint.
@@ -100,10 +99,11 @@ pub enum SettingsError {
     Endpoint(&'static str),
 }
 
-/// Joins configuration and environment. `env` gives a variable that is set and not empty.
-pub(crate) fn read(
+/// Joins configuration and environment. `resource` says who this process is, and is asked only if something is
+/// exported.
+pub fn read(
     observability: &Observability,
-    identity: &Identity,
+    resource: impl FnOnce() -> BTreeMap<String, String>,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<Telemetry, SettingsError> {
     if observability.tracing.is_none() && observability.push.is_none() {
@@ -113,10 +113,10 @@ pub(crate) fn read(
         Variables { env: |name: &str| env(name).filter(|value| !value.is_empty()), ignored: Vec::new() };
     let traces = observability.tracing.as_ref().map(|tracing| variables.traces(tracing)).transpose()?.flatten();
     let metrics = observability.push.as_ref().map(|push| variables.push(push)).transpose()?;
-    let Variables { env, mut ignored } = variables;
+    let Variables { mut ignored, .. } = variables;
     ignored.sort_unstable();
     ignored.dedup();
-    Ok(Telemetry { traces, metrics, resource: resource::attributes(identity, env), ignored })
+    Ok(Telemetry { traces, metrics, resource: resource(), ignored })
 }
 
 /// The names of a variable for one signal and for all.
@@ -141,7 +141,7 @@ const TRACES: Names = Names {
 };
 
 const METRICS: Names = Names {
-    section: "requestMetrics",
+    section: "metrics",
     endpoint: ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
     protocol: ["OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"],
     headers: ["OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"],
@@ -280,7 +280,7 @@ mod tests {
         let observability =
             Observability { tracing: Some(export.clone()), push: Some(export), ..Observability::default() };
         let env = |name: &str| env.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_string());
-        read(&observability, &Identity::default(), env)
+        read(&observability, BTreeMap::new, env)
     }
 
     #[test]
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn what_is_off_costs_nothing() {
         let read = |observability: &Observability| {
-            read(observability, &Identity { pod: "p".into(), ..Identity::default() }, |_| None).unwrap()
+            read(observability, || BTreeMap::from([("a".into(), "b".into())]), |_| None).unwrap()
         };
         let off = read(&Observability::default());
         assert!(off.traces.is_none() && off.metrics.is_none() && off.resource.is_empty());

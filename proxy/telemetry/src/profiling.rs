@@ -1,6 +1,6 @@
-//! Port 8008: a CPU profile of the sidecar for whoever debugs it, in the paths and the format of Go's `net/http/pprof`.
+//! Port 8008: a CPU profile of the process for whoever debugs it, in the paths and the format of Go's `net/http/pprof`.
 //!
-//! Open only with `runtime.profiling: enabled`. While nobody asks, it is a listener and nothing else: the signal handler
+//! For those who asked for it in the configuration only, which is the caller's part. While nobody asks, it is a listener and nothing else: the signal handler
 //! and its buffers exist as long as a profile is taken (the buffers stay). What Go has and this process has not
 //! (goroutines, its heap, its tracer) is a 404 that says so.
 
@@ -81,8 +81,13 @@ pub async fn answer<B>(request: Request<B>) -> Response<Body> {
             StatusCode::NOT_FOUND,
             format!("{name}: nothing of the kind in this process, which is not Go; there is profile and cmdline\n"),
         ),
-        Page::None => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        Page::None => not_found(),
     }
+}
+
+/// The answer of a port that has nothing to show.
+pub fn not_found() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 async fn profile_for(length: Duration) -> Response<Body> {
@@ -110,7 +115,7 @@ use sampler::take;
 /// Stands in for the sampler in a build without it.
 #[cfg(not(feature = "profiling"))]
 fn take(_length: Duration, _turn: SemaphorePermit<'static>) -> std::future::Ready<Result<Vec<u8>, String>> {
-    std::future::ready(Err("this queue-proxy is built without the feature `profiling`".into()))
+    std::future::ready(Err("this program is built without the feature `profiling`".into()))
 }
 
 fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {

@@ -1,7 +1,7 @@
-//! Which trace a request belongs to: read from its headers, written for the app.
+//! Which trace a request belongs to: read from its headers, written for the next hop.
 //!
-//! W3C `traceparent` comes first; without one that can be read, B3 is asked ([`super::b3`]) and then written along in
-//! the form it came in. Junk is no trace, never an error. `tracestate` and `baggage` are not touched, but a
+//! W3C `traceparent` comes first; without one that can be read, B3 is asked ([`super::b3`]), by hops that know it, and
+//! then written along in the form it came in. Junk is no trace, never an error. `tracestate` and `baggage` are not touched, but a
 //! `tracestate` without its trace goes.
 
 use http::HeaderMap;
@@ -57,8 +57,8 @@ pub struct Outgoing {
     pub sampled: bool,
 }
 
-/// Reads what the caller said.
-pub fn read(headers: &HeaderMap) -> Incoming {
+/// Reads what the caller said; in B3 only if it is asked for.
+pub fn read(headers: &HeaderMap, b3: bool) -> Incoming {
     if let Some((trace, span, flags)) = only(headers, &TRACEPARENT).and_then(parse) {
         return Incoming {
             ids: Some((trace, span)),
@@ -67,7 +67,7 @@ pub fn read(headers: &HeaderMap) -> Incoming {
             random: flags & RANDOM != 0,
         };
     }
-    match b3::read(headers) {
+    match b3.then(|| b3::read(headers)).flatten() {
         Some(b3) => Incoming { ids: b3.ids, sampled: b3.sampled, form: Form::B3(b3.form), random: false },
         None => Incoming::default(),
     }
@@ -149,7 +149,7 @@ mod tests {
             (format!("cc-{TRACE}-{SPAN}-01"), true, false),
             (format!("cc-{TRACE}-{SPAN}-01-what-comes"), true, false),
         ] {
-            let incoming = read(&headers(&[("traceparent", &value)]));
+            let incoming = read(&headers(&[("traceparent", &value)]), true);
             let ids = Some((TraceId::parse(TRACE.as_bytes()).unwrap(), SpanId::parse(SPAN.as_bytes()).unwrap()));
             assert_eq!(incoming, Incoming { ids, sampled: Some(sampled), form: Form::W3c, random }, "{value}");
         }
@@ -169,9 +169,16 @@ mod tests {
             &format!("00-{}-{SPAN}-01", "0".repeat(32)),
             &format!("00-{TRACE}-{}-01", "0".repeat(16)),
         ] {
-            assert_eq!(read(&headers(&[("traceparent", value)])), Incoming::default(), "{value}");
+            assert_eq!(read(&headers(&[("traceparent", value)]), true), Incoming::default(), "{value}");
         }
-        assert_eq!(read(&headers(&[("traceparent", &good), ("traceparent", &good)])), Incoming::default());
+        assert_eq!(read(&headers(&[("traceparent", &good), ("traceparent", &good)]), true), Incoming::default());
+    }
+
+    #[test]
+    fn b3_is_no_trace_for_hops_that_do_not_know_it() {
+        let lines = headers(&[("b3", &format!("{TRACE}-{SPAN}-1"))]);
+        assert_eq!(read(&lines, false), Incoming::default());
+        assert!(read(&lines, true).ids.is_some());
     }
 
     fn outgoing() -> Outgoing {
@@ -186,7 +193,7 @@ mod tests {
             ("junk".to_string(), "01", ""),
         ] {
             let mut headers = headers(&[("traceparent", &parent), ("tracestate", "a=1"), ("baggage", "b=2")]);
-            let incoming = read(&headers);
+            let incoming = read(&headers, true);
             write(&mut headers, &incoming, &outgoing());
             let written = format!("00-{}-{}-{expected}", "ab".repeat(16), "cd".repeat(8));
             assert_eq!(text(&headers, "traceparent"), written, "{parent}");
@@ -202,11 +209,11 @@ mod tests {
         ) {
             let lines: Vec<_> = values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             let mut headers = headers(&lines);
-            let incoming = read(&headers);
+            let incoming = read(&headers, true);
             let outgoing = outgoing();
             write(&mut headers, &incoming, &outgoing);
             prop_assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
-            let again = read(&headers);
+            let again = read(&headers, true);
             prop_assert_eq!(again.ids, Some((outgoing.trace, outgoing.span)));
             prop_assert_eq!(again.sampled, Some(true));
             let clean = |name: &HeaderName| headers[name].as_bytes().iter().all(|byte| b"0123456789abcdef-".contains(byte));
