@@ -1,6 +1,6 @@
 //! What an activator is told at its start.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use api::labels::SYSTEM_NAMESPACE;
@@ -116,6 +116,10 @@ impl Config {
     }
 
     /// As upstream's drop-in, from the environment that upstream's Deployment sets. The client is not made here.
+    ///
+    /// Beyond upstream's variables: `DORMOUSE_ROUTING` (`identity`, the default, or `gateway`: by Host, from Ingresses),
+    /// `DORMOUSE_BIND_ADDRESS` (all addresses), `DORMOUSE_DATA_THREADS` (one per core), `DORMOUSE_QUEUE_LIMIT`,
+    /// `DORMOUSE_AUTOSCALER_URL` (`ws://host:port` instead of the Service's name), `DORMOUSE_SERVER_TIMING`.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -140,13 +144,33 @@ impl Config {
         let system_namespace = get("SYSTEM_NAMESPACE").unwrap_or_else(|| SYSTEM_NAMESPACE.to_owned());
         let cluster_domain = get("CLUSTER_DOMAIN").unwrap_or_else(cluster_domain);
         let defaults = Self::detached();
-        let all = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+        let bind = match get("DORMOUSE_BIND_ADDRESS") {
+            None => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+            Some(value) => value.parse().map_err(|_| ConfigError::Wrong {
+                name: "DORMOUSE_BIND_ADDRESS",
+                value,
+                problem: "an IP address",
+            })?,
+        };
+        let at = |port| SocketAddr::new(bind, port);
+        let routing = match get("DORMOUSE_ROUTING") {
+            None => Routing::Identity { cluster_domain: cluster_domain.clone() },
+            Some(value) if value == "identity" => Routing::Identity { cluster_domain: cluster_domain.clone() },
+            Some(value) if value == "gateway" => defaults.routing.clone(),
+            Some(value) => {
+                return Err(ConfigError::Wrong { name: "DORMOUSE_ROUTING", value, problem: "identity or gateway" });
+            }
+        };
+        let autoscaler_url = get("DORMOUSE_AUTOSCALER_URL").unwrap_or_else(|| {
+            format!("ws://autoscaler.{system_namespace}.svc.{cluster_domain}:{}", ports::AUTOSCALER)
+        });
         Ok(Self {
-            listen: all(ports::HTTP1),
-            also_listen: vec![all(ports::H2C)],
-            metrics_listen: Some(all(ports::AUTOSCALING_METRICS)),
-            autoscaler_url: format!("ws://autoscaler.{system_namespace}.svc.{cluster_domain}:{}", ports::AUTOSCALER),
-            routing: Routing::Identity { cluster_domain },
+            listen: at(ports::HTTP1),
+            also_listen: vec![at(ports::H2C)],
+            metrics_listen: Some(at(ports::AUTOSCALING_METRICS)),
+            autoscaler_url,
+            routing,
+            threads: number("DORMOUSE_DATA_THREADS", 0)?,
             pod_name,
             pod_ip,
             max_idle_per_target: number("MAX_IDLE_PROXY_CONNS_PER_HOST", 100)?,
@@ -204,13 +228,32 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_of_its_own_address_and_threads() {
+        let config = from(&[
+            ("POD_NAME", "activator-1"),
+            ("POD_IP", "127.0.0.9"),
+            ("DORMOUSE_ROUTING", "gateway"),
+            ("DORMOUSE_BIND_ADDRESS", "127.0.0.9"),
+            ("DORMOUSE_DATA_THREADS", "2"),
+            ("DORMOUSE_AUTOSCALER_URL", "ws://127.0.0.1:1"),
+        ])
+        .unwrap();
+        assert_eq!(config.routing, Config::detached().routing);
+        assert_eq!(config.listen, "127.0.0.9:8012".parse().unwrap());
+        assert_eq!(config.metrics_listen, Some("127.0.0.9:9090".parse().unwrap()));
+        assert_eq!((config.threads, config.autoscaler_url.as_str()), (2, "ws://127.0.0.1:1"));
+    }
+
+    #[test]
     fn what_is_missing_or_wrong_is_named() {
         assert_eq!(
             from(&[("POD_IP", "1")]).err().unwrap().to_string(),
             "required environment variable POD_NAME is missing"
         );
-        let error = from(&[("POD_NAME", "a"), ("POD_IP", "1"), ("PROBE_TIMEOUT", "soon")]).err().unwrap().to_string();
-        assert!(error.contains("PROBE_TIMEOUT"), "{error}");
+        for name in ["PROBE_TIMEOUT", "DORMOUSE_ROUTING", "DORMOUSE_BIND_ADDRESS", "DORMOUSE_DATA_THREADS"] {
+            let error = from(&[("POD_NAME", "a"), ("POD_IP", "1"), (name, "soon")]).err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]
