@@ -19,10 +19,15 @@ impl Hasher for Fnv1a {
     }
 }
 
-fn fnv(text: &str) -> u64 {
+/// FNV-1a, 64 bits: the same number for the same bytes in every process.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
     let mut h = Fnv1a(0xcbf2_9ce4_8422_2325);
-    h.write(text.as_bytes());
+    h.write(bytes);
     h.finish()
+}
+
+fn fnv(text: &str) -> u64 {
+    fnv1a(text.as_bytes())
 }
 
 /// The `n` of `candidates` that serve `key` (`namespace/name`), sorted by name; all of them when `n` is not smaller

@@ -71,7 +71,7 @@ pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>, door: Door, cluste
         ("SYSTEM_NAMESPACE", "knative-serving"),
         ("CLUSTER_DOMAIN", "cluster.local"),
         ("DORMOUSE_ROUTING", "gateway"),
-        ("DORMOUSE_BIND_ADDRESS", &ip),
+        ("DORMOUSE_LISTEN_IP", &ip),
         ("DORMOUSE_DATA_THREADS", &door.threads.to_string()),
         ("DORMOUSE_QUEUE_LIMIT", &door.queue_limit.to_string()),
         ("DORMOUSE_AUTOSCALER_URL", &format!("ws://{}", cluster.autoscaler())),

@@ -1,9 +1,11 @@
 //! Annotations of the scaling, rollout and sidecar groups: what each may say (upstream
-//! `pkg/apis/autoscaling/annotation_validation.go`, `pkg/apis/serving/metadata_validation.go`).
+//! `pkg/apis/autoscaling/annotation_validation.go`, `pkg/apis/serving/metadata_validation.go`), and our own for the
+//! activator in the same manner.
 
 use std::collections::BTreeMap;
 
 use api::{
+    activation::{self, Wrong},
     labels::{
         autoscaling::{self as keys, Annotation, HPA_CLASS, KPA_CLASS},
         serving,
@@ -42,10 +44,29 @@ pub fn scaling(map: &Map, defaults: &Autoscaler) -> Errors {
     .collect()
 }
 
-/// Where scaling annotations do nothing they must not stand.
-pub fn no_scaling(map: &Map) -> Errors {
-    let why = r#"autoscaling annotations must be put under "spec.template.metadata.annotations" to work"#;
-    map.keys().filter(|key| key.starts_with(GROUP)).map(|key| Errors::invalid_key(key, SELF, why)).collect()
+/// Activator annotations of a revision template.
+pub fn activation(map: &Map) -> Errors {
+    let (_, problems) = activation::read(map);
+    problems
+        .into_iter()
+        .map(|problem| {
+            let (key, value) = (&problem.key, &problem.value);
+            match problem.wrong {
+                Wrong::Want(_) => Errors::invalid_because(value, key, &problem.wrong.to_string()),
+                Wrong::Bounds(low, high) => Errors::out_of_bounds(value, low, high, key),
+                Wrong::UnknownKey => Errors::invalid_key(key, SELF, &problem.wrong.to_string()),
+            }
+        })
+        .collect()
+}
+
+/// Where annotations of a revision do nothing they must not stand.
+pub fn no_revision_settings(map: &Map) -> Errors {
+    let misplaced = |prefix: &'static str, word: &str| -> Errors {
+        let why = format!(r#"{word} annotations must be put under "spec.template.metadata.annotations" to work"#);
+        map.keys().filter(|key| key.starts_with(prefix)).map(|key| Errors::invalid_key(key, SELF, &why)).collect()
+    };
+    [misplaced(GROUP, "autoscaling"), misplaced(activation::PREFIX, "activator")].into_iter().collect()
 }
 
 /// `serving.knative.dev/rollout-duration` and the like: whole seconds, not negative.
@@ -329,6 +350,19 @@ mod tests {
         for (pairs, want) in cases {
             assert_eq!(check(pairs), *want, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn activator_annotations_are_judged_like_the_others() {
+        let of = |key: &str, v: &str| {
+            let key = format!("{}{key}", activation::PREFIX);
+            super::activation(&Map::from([(key, v.into())])).to_string().replace(activation::PREFIX, "")
+        };
+        assert_eq!(of("queue-length", "100"), "");
+        assert_eq!(of("queue-length", "0"), "expected 1 <= 0 <= 1000000: queue-length");
+        assert_eq!(of("queue-timeout", "2h"), "expected 1ms <= 2h <= 1h: queue-timeout");
+        assert_eq!(of("fair-share", "me"), "invalid value: me: fair-share\nwant ip, or header:NAME");
+        assert_eq!(of("queue-size", "1"), "invalid key name \"queue-size\": \nthere is no such annotation");
     }
 
     #[test]

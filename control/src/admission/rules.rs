@@ -46,7 +46,7 @@ pub(super) fn service(object: &mut Value, context: &Context<'_>) -> Errors {
     let spec = get(object, &["spec"]);
     let notes = texts(object, &["metadata", "annotations"]);
     let mut metadata = object_metadata(object);
-    metadata.add(annotations::no_scaling(&notes).via("annotations"));
+    metadata.add(annotations::no_revision_settings(&notes).via("annotations"));
     metadata.add(annotations::rollout_duration(&notes).via("annotations"));
     let mut errors = metadata.via("metadata");
     errors.add(template(object, context.settings).via("template").via("spec"));
@@ -64,7 +64,7 @@ pub(super) fn configuration(object: &mut Value, context: &Context<'_>) -> Errors
     }
     let notes = texts(object, &["metadata", "annotations"]);
     let mut metadata = object_metadata(object);
-    metadata.add(annotations::no_scaling(&notes).via("annotations"));
+    metadata.add(annotations::no_revision_settings(&notes).via("annotations"));
     metadata.add(label_has_owner(object, labels::SERVICE, "Service").via("labels"));
     let mut errors = metadata.via("metadata");
     errors.add(template(object, context.settings).via("template").via("spec"));
@@ -83,6 +83,7 @@ pub(super) fn revision(object: &mut Value, context: &Context<'_>) -> Errors {
     let notes = texts(object, &["metadata", "annotations"]);
     let mut metadata = object_metadata(object);
     metadata.add(annotations::scaling(&notes, &context.settings.autoscaler).via("annotations"));
+    metadata.add(annotations::activation(&notes).via("annotations"));
     metadata.add(label_has_owner(object, labels::CONFIGURATION, "Configuration").via("labels"));
     let mut errors = metadata.via("metadata");
     let spec = get(object, &["spec"]);
@@ -108,7 +109,7 @@ pub(super) fn route(object: &mut Value, context: &Context<'_>) -> Errors {
     }
     let notes = texts(object, &["metadata", "annotations"]);
     let mut metadata = object_metadata(object);
-    metadata.add(annotations::no_scaling(&notes).via("annotations"));
+    metadata.add(annotations::no_revision_settings(&notes).via("annotations"));
     metadata.add(label_has_owner(object, labels::SERVICE, "Service").via("labels"));
     metadata.add(annotations::rollout_duration(&notes).via("annotations"));
     let mut errors = metadata.via("metadata");
@@ -202,6 +203,7 @@ fn template(object: &Value, settings: &Settings) -> Errors {
     let template = get(object, &["spec", "template"]);
     let notes = texts(template, &["metadata", "annotations"]);
     let mut about = annotations::scaling(&notes, &settings.autoscaler);
+    about.add(annotations::activation(&notes));
     about.add(annotations::queue_sidecar(&notes));
     about.add(annotations::progress_deadline(&notes));
     let mut errors = revision_spec(get(template, &["spec"]), settings).via("spec");

@@ -97,6 +97,10 @@ fn bad_services_are_refused_in_upstreams_words() {
     bad_name["spec"]["template"]["metadata"] = json!({"name": "other-v1"});
     let mut misplaced = service(json!({"image": "hello"}));
     misplaced["metadata"]["annotations"] = json!({"autoscaling.knative.dev/min-scale": "1"});
+    let mut held = service(json!({"image": "hello"}));
+    held["spec"]["template"]["metadata"] = json!({"annotations": {"activator.dormouse.dev/queue-length": "0"}});
+    let mut held_misplaced = service(json!({"image": "hello"}));
+    held_misplaced["metadata"]["annotations"] = json!({"activator.dormouse.dev/fair-share": "ip"});
     let mut sum = service(json!({"image": "hello"}));
     sum["spec"]["traffic"] = json!([{"latestRevision": true, "percent": 90}]);
     let mut scale = service(json!({"image": "hello"}));
@@ -113,6 +117,8 @@ fn bad_services_are_refused_in_upstreams_words() {
         (bad_name, "invalid value: \"other-v1\" must have prefix \"hello-\": spec.template.metadata.name".into()),
         (misplaced, "invalid key name \"autoscaling.knative.dev/min-scale\": metadata.annotations\nautoscaling annotations must be put under \"spec.template.metadata.annotations\" to work".into()),
         (scale, format!("expected 0 <= -1 <= {}: spec.template.metadata.annotations.autoscaling.knative.dev/min-scale", i32::MAX)),
+        (held, "expected 1 <= 0 <= 1000000: spec.template.metadata.annotations.activator.dormouse.dev/queue-length".into()),
+        (held_misplaced, "invalid key name \"activator.dormouse.dev/fair-share\": metadata.annotations\nactivator annotations must be put under \"spec.template.metadata.annotations\" to work".into()),
         (service(json!({"image": "hello", "ports": [{"containerPort": 8012}]})), format!("invalid value: 8012 is a reserved port: {at}.containers[0].ports.containerPort\n8012 is a reserved port, please use a different value")),
         (service(json!({"image": "hello", "ports": [{"containerPort": 65536}]})), format!("expected 0 <= 65536 <= 65535: {at}.containers[0].ports.containerPort")),
         (service(json!({"image": "hello", "ports": [{"containerPort": 80, "name": "grpc"}]})), format!("Port name grpc is not allowed: {at}.containers[0].ports\nName must be empty, or one of: 'h2c', 'http1'")),
@@ -167,6 +173,14 @@ fn a_revision_never_changes() {
     assert_eq!(
         denied("Revision", Some(&old), changed),
         "Immutable fields changed (-old +new): spec\ncontainers[0].image: -\"hello\" +\"other\""
+    );
+    let mut held = old.clone();
+    held["metadata"]["annotations"] = json!({"activator.dormouse.dev/session-affinity": "cookie:sid"});
+    assert!(admit("Revision", Some(&old), held.clone(), &settings()).is_ok(), "annotations may");
+    held["metadata"]["annotations"] = json!({"activator.dormouse.dev/session-affinity": "sid"});
+    assert_eq!(
+        denied("Revision", Some(&old), held),
+        "invalid value: sid: metadata.annotations.activator.dormouse.dev/session-affinity\nwant header:NAME, or cookie:NAME"
     );
     let mut orphan = old.clone();
     orphan["metadata"]["labels"] = json!({"serving.knative.dev/configuration": "hello"});
