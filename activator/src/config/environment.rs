@@ -12,6 +12,8 @@
 //! | `PROFILING_PORT` | 8008 | |
 //! | `DORMOUSE_QUEUE_LIMIT` | 10000 | waiters per revision |
 //! | `DORMOUSE_SERVER_TIMING` | false | `Server-Timing` on answers |
+//! | `DORMOUSE_ROUTING` | identity | `gateway`: by Host, from the Ingresses of our class |
+//! | `DORMOUSE_DATA_THREADS` | 0 | threads for requests; 0 = one per core |
 //! | `DORMOUSE_LISTEN_IP` | `::` | where all ports are opened |
 //! | `DORMOUSE_AUTOSCALER_URL` | by cluster DNS | the autoscaler's websocket |
 //!
@@ -95,6 +97,14 @@ impl Config {
         let names = Names::default();
         let ip: IpAddr = vars.parsed("DORMOUSE_LISTEN_IP", Ipv6Addr::UNSPECIFIED.into(), "want an IP address")?;
         let at = |port| SocketAddr::new(ip, port);
+        let routing = match vars.optional("DORMOUSE_ROUTING").as_deref() {
+            None | Some("identity") => Routing::Identity { cluster_domain },
+            Some("gateway") => defaults.routing.clone(),
+            Some(value) => {
+                let (name, value) = ("DORMOUSE_ROUTING", value.to_owned());
+                return Err(ConfigError::Wrong { name, value, problem: "want identity or gateway" });
+            }
+        };
         // Go's client would obey these; see `flags`.
         vars.parsed("KUBE_API_QPS", 0.0_f64, "want a number")?;
         vars.parsed("KUBE_API_BURST", 0_i64, "want a whole number")?;
@@ -104,7 +114,8 @@ impl Config {
             profiling_listen: Some(at(vars.parsed("PROFILING_PORT", ports::PROFILING, "want a port")?)),
             metrics_listen: Some(at(ports::AUTOSCALING_METRICS)),
             autoscaler_url,
-            routing: Routing::Identity { cluster_domain },
+            routing,
+            threads: vars.parsed("DORMOUSE_DATA_THREADS", 0, "want a whole number")?,
             config_maps: Names {
                 logging: vars.optional("CONFIG_LOGGING_NAME").unwrap_or(names.logging),
                 observability: vars.optional("CONFIG_OBSERVABILITY_NAME").unwrap_or(names.observability),
@@ -180,6 +191,12 @@ mod tests {
     }
 
     #[test]
+    fn it_can_be_a_gateway_too() {
+        let config = with(&[("DORMOUSE_ROUTING", "gateway"), ("DORMOUSE_DATA_THREADS", "2")]).unwrap();
+        assert_eq!((config.routing, config.threads), (Config::detached().routing, 2));
+    }
+
+    #[test]
     fn what_is_missing_or_wrong_is_named() {
         for (missing, _) in REQUIRED {
             let vars: Vec<_> = REQUIRED.into_iter().filter(|(name, _)| *name != missing).collect();
@@ -195,6 +212,8 @@ mod tests {
             ("KUBE_API_BURST", "1.5"),
             ("PROFILING_PORT", "99999"),
             ("DORMOUSE_LISTEN_IP", "here"),
+            ("DORMOUSE_ROUTING", "by-host"),
+            ("DORMOUSE_DATA_THREADS", "few"),
         ] {
             let error = with(&[(name, value)]).err().unwrap().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
