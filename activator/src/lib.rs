@@ -14,14 +14,18 @@
 //! 8. [`wake`]: the phases of a wake-up as seen from here; [`metrics`], [`traces`]; the crate `telemetry` has the rest.
 //!
 //! Off the request path: [`watch`] (API server) → [`feed`] → [`world`] (the single writer of all of the above).
-//! [`shared`] is what threads have in common; [`config`] what they are told at the start, [`observe`] what of the
-//! telemetry is on, at the start and later; [`side_ports`] shows it.
+//! [`certificates`] are those of the gateway's TLS, [`internal_tls`] those between the cluster's own parts; [`shared`] is
+//! what threads have in common; [`config`] what they are told at the start, [`live`] what may change later; [`observe`]
+//! what of the telemetry is on, and [`side_ports`] shows it; [`standalone`] is the process of its own.
 
+pub mod certificates;
 pub mod config;
 pub mod endpoints;
 pub mod entrance;
 pub mod feed;
 pub mod handler;
+pub mod internal_tls;
+pub mod live;
 pub mod metrics;
 pub mod observe;
 pub mod report;
@@ -29,6 +33,7 @@ pub mod revision;
 pub mod server;
 pub mod shared;
 pub mod side_ports;
+pub mod standalone;
 pub mod table;
 pub mod throttle;
 pub mod traces;
@@ -36,38 +41,9 @@ pub mod wake;
 pub mod watch;
 pub mod world;
 
+pub use certificates::SecretName;
 pub use config::{Config, ConfigError, Routing};
 pub use feed::{Change, Feed};
+pub use live::LiveSettings;
 pub use server::{Activator, Error};
-
-use std::process::ExitCode;
-
-/// The stand-alone process: upstream's drop-in, told everything by its environment.
-pub fn main_from_env() -> ExitCode {
-    let pod = std::env::var("POD_NAME").unwrap_or_default();
-    let level = observe::start_log(&api::settings::Data::new(), &pod);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "cannot start");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(serve_from_env(level)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn serve_from_env(level: telemetry::logging::Level) -> anyhow::Result<()> {
-    use anyhow::Context;
-    let shutdown = proxy::shutdown::token().context("cannot listen for signals")?;
-    let mut config = Config::from_env()?;
-    config.log_level = Some(level);
-    config.client = Some(kube::Client::try_default().await.context("cannot reach the API server")?);
-    Activator::bind(config).await?.run(shutdown).await?;
-    Ok(())
-}
+pub use standalone::{main_from_env, main_with};

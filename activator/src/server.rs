@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use proxy::certificates::{Certificate, CertificateError};
 use proxy::deadline::Timers;
 use proxy::drain::Drain;
+use proxy::tls::{Tls, TlsError};
 use proxy::{Pool, PoolConfig, ServerConfig};
 use socket2::{Domain, Socket, Type};
 use telemetry::otlp::Sending;
@@ -26,13 +27,15 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{ByHost, Certificates};
 use crate::config::{Config, Routing};
 use crate::entrance::Entrance;
 use crate::feed::{Event, Feed};
 use crate::handler::{self, Client, Door};
+use crate::live::LiveSettings;
 use crate::metrics::cells::Shard;
 use crate::metrics::{self, Metrics};
-use crate::observe::{Live, Switches};
+use crate::observe::Switches;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
 use crate::side_ports;
@@ -53,15 +56,15 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The TLS settings cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The metrics contradict each other.
     #[error("cannot declare metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The page's certificate.
+    /// The certificate of the metrics page cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// A setting that cannot be served yet.
-    #[error("{0}")]
-    Unsupported(&'static str),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -70,14 +73,22 @@ pub enum Error {
     Broken,
 }
 
+/// A listening socket, and what comes in there.
+type Listener = (StdListener, Entrance);
+
 /// An activator with its sockets open, not yet serving.
 pub struct Activator {
     config: Config,
     local: SocketAddr,
+    inside_local: Option<SocketAddr>,
+    https_local: Option<SocketAddr>,
+    internal_local: Option<SocketAddr>,
     metrics_local: Option<SocketAddr>,
     profiles_local: Option<SocketAddr>,
     /// Per data thread its listeners.
-    listeners: Vec<Vec<StdListener>>,
+    listeners: Vec<Vec<Listener>>,
+    /// Of the https listener, if there is one.
+    tls: Option<Tls>,
     side: Side,
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -89,50 +100,83 @@ impl Activator {
     // Async as every part's `bind` is, so that it may one day wait for something.
     #[allow(clippy::unused_async)]
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        if config.mesh == api::settings::MeshCompatibility::Enabled {
-            return Err(Error::Unsupported(
-                "mesh-compatibility-mode: enabled is not supported yet; use auto or disabled",
-            ));
-        }
         let threads = match config.threads {
             0 => thread::available_parallelism().map_or(1, usize::from),
             wanted => wanted,
         };
-        let mut listeners: Vec<Vec<StdListener>> = (0..threads).map(|_| Vec::new()).collect();
-        let mut local = config.listen;
-        for (n, address) in std::iter::once(config.listen).chain(config.also_listen.iter().copied()).enumerate() {
-            let bound = listen_all(address, &mut listeners).map_err(|source| Error::Bind { address, source })?;
-            if n == 0 {
-                local = bound;
-            }
+        let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+        let mut open = |address, entrance| {
+            listen_all(address, entrance, &mut listeners).map_err(|source| Error::Bind { address, source })
+        };
+        let local = open(config.listen, Entrance::External)?;
+        for address in &config.also_listen {
+            open(*address, Entrance::External)?;
         }
+        let inside_local = config.local_listen.map(|address| open(address, Entrance::Local)).transpose()?;
+        let https_local = config.tls_listen.map(|address| open(address, Entrance::Https)).transpose()?;
+        let internal = config.internal_tls.is_some().then_some(config.internal_tls_listen);
+        let internal_local = internal.map(|address| open(address, Entrance::Internal)).transpose()?;
         let bind_one = |address| listen(address, false).map_err(|source| Error::Bind { address, source });
         let page = config.observing.page.as_ref();
         let side = Side {
             metrics: page.map(|page| bind_one(page.listen)).transpose()?,
             certificate: page.and_then(|page| page.tls.as_ref()).map(Certificate::load).transpose()?,
-            profiles: config.observing.profiling.map(bind_one).transpose()?,
+            profiles: config.profiling_listen.map(bind_one).transpose()?,
         };
         let at = |listener: &Option<StdListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (metrics_local, profiles_local) = (at(&side.metrics), at(&side.profiles));
         let (feed, events) = Feed::new();
         let (reporter, frames) = Reporter::new(&config.pod_name);
-        let metrics = Metrics::new(metrics::Wanted {
+        let metrics = Arc::new(Metrics::new(metrics::Wanted {
             threads,
             requests: side.metrics.is_some() || config.observing.telemetry.metrics.is_some(),
             old_names: config.observing.old_metric_names,
             pod: config.pod_name.clone(),
-        })?;
-        let switches = Switches::new(config.log_level.clone());
-        switches.apply(&config.observing.live, None);
-        let shared = Shared::new(reporter, Arc::new(metrics), config.observer.clone(), switches, feed);
+        })?);
+        let switches = Switches::new(config.log.clone());
+        switches.apply(&config.live.borrow(), None);
+        let certificates = Certificates::new(config.default_certificate.clone());
+        let shared = Shared::new(reporter, metrics, config.observer.clone(), switches, feed, certificates);
         let shared = Arc::new(shared);
-        Ok(Self { config, local, metrics_local, profiles_local, listeners, side, shared, events, frames })
+        let tls = match https_local {
+            Some(_) => Some(Tls::by_name(&config.tls, Arc::new(ByHost(Arc::clone(&shared))))?),
+            None => None,
+        };
+        Ok(Self {
+            config,
+            local,
+            inside_local,
+            https_local,
+            internal_local,
+            metrics_local,
+            profiles_local,
+            listeners,
+            tls,
+            side,
+            shared,
+            events,
+            frames,
+        })
     }
 
     /// Where requests are taken.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where requests from inside the cluster are taken, if that is a place of its own.
+    pub fn inside_addr(&self) -> Option<SocketAddr> {
+        self.inside_local
+    }
+
+    /// Where requests of the cluster's own parts are taken over TLS, if anywhere.
+    pub fn internal_tls_addr(&self) -> Option<SocketAddr> {
+        self.internal_local
+    }
+
+    /// Where requests by https are taken, if anywhere.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.https_local
     }
 
     /// Where metrics are, if anywhere.
@@ -167,7 +211,10 @@ impl Activator {
             },
             queue_limit: self.config.queue_limit,
             rhythm: self.config.rhythm,
-            trust_kubernetes: self.config.mesh == api::settings::MeshCompatibility::Disabled,
+            mesh: self.config.mesh,
+            passthrough: self.config.passthrough,
+            services: self.config.needs_services(),
+            tls: self.config.internal_tls.clone(),
             own_ip: self.config.pod_ip.clone(),
         };
         let (world, synced) = World::new(rules, Arc::clone(&self.shared), self.shared.feed.clone());
@@ -185,11 +232,14 @@ impl Activator {
         let token = end_control.clone();
         let mut control = spawn("activator-control".to_owned(), move || control.run(token))?;
         let mut data = Vec::new();
+        let threads = self.listeners.len();
         for (n, listeners) in self.listeners.into_iter().enumerate() {
             let thread = DataThread {
                 shard: Shard(n),
                 outbox: outbox.clone(),
                 listeners,
+                tls: self.tls.clone(),
+                threads,
                 config: self.config.clone(),
                 shared: Arc::clone(&self.shared),
                 drain: drain.clone(),
@@ -257,11 +307,11 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<StdListener> {
 }
 
 /// Opens an address once per thread.
-fn listen_all(address: SocketAddr, threads: &mut [Vec<StdListener>]) -> io::Result<SocketAddr> {
+fn listen_all(address: SocketAddr, entrance: Entrance, threads: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
     if let [only] = threads {
         let listener = listen(address, false)?;
         let bound = listener.local_addr()?;
-        only.push(listener);
+        only.push((listener, entrance));
         return Ok(bound);
     }
     // A shared port may be joined by anybody of the same user, so first make sure that nobody has it.
@@ -269,7 +319,7 @@ fn listen_all(address: SocketAddr, threads: &mut [Vec<StdListener>]) -> io::Resu
     let bound = probe.local_addr()?;
     drop(probe);
     for listeners in threads {
-        listeners.push(listen(bound, true)?);
+        listeners.push((listen(bound, true)?, entrance));
     }
     Ok(bound)
 }
@@ -285,7 +335,9 @@ struct DataThread {
     shard: Shard,
     /// Where traced requests are handed in.
     outbox: Option<Arc<Outbox>>,
-    listeners: Vec<StdListener>,
+    listeners: Vec<Listener>,
+    tls: Option<Tls>,
+    threads: usize,
     config: Config,
     shared: Arc<Shared>,
     drain: Drain,
@@ -295,10 +347,14 @@ struct DataThread {
 
 impl DataThread {
     fn run(self) -> io::Result<()> {
-        let Self { shard, outbox, listeners, config, shared, drain, cut, mut synced } = self;
+        let Self { shard, outbox, listeners, tls, threads, config, shared, drain, cut, mut synced } = self;
         proxy::runtime::block_on(async move {
-            let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+            let listeners =
+                listeners.into_iter().map(|(listener, entrance)| Ok((TcpListener::from_std(listener)?, entrance)));
+            let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+            let internal_tls = config.internal_tls.as_ref().map(|tls| tls.server());
             let pool = Pool::new(PoolConfig {
+                max_idle: config.max_idle.div_ceil(threads.max(1)),
                 max_idle_per_target: config.max_idle_per_target,
                 // A pod that swallows connections is set aside and another one tried; no need for twenty seconds.
                 dial: proxy::dial::DialPolicy { attempts: 5, ..proxy::dial::DialPolicy::default() },
@@ -325,13 +381,18 @@ impl DataThread {
                 server_timing: config.server_timing,
             });
             let server = ServerConfig { hop: handler::HOP, ..ServerConfig::default() };
-            let serving = listeners.into_iter().map(|listener| {
+            let serving = listeners.into_iter().map(|(listener, entrance)| {
                 let door = Rc::clone(&door);
                 let make = move |peer| {
-                    let (door, client) = (Rc::clone(&door), Rc::new(Client { peer, entrance: Entrance::External }));
+                    let (door, client) = (Rc::clone(&door), Rc::new(Client { peer, entrance }));
                     service_fn(move |request| handler::handle(Rc::clone(&door), Rc::clone(&client), request))
                 };
-                proxy::serve(listener, server.clone(), drain.clone(), make)
+                let tls = match entrance {
+                    Entrance::Https => tls.clone(),
+                    Entrance::Internal => internal_tls.clone(),
+                    Entrance::External | Entrance::Local => None,
+                };
+                proxy::serve(listener, ServerConfig { tls, ..server.clone() }, drain.clone(), make)
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}
@@ -383,8 +444,13 @@ impl Control {
             };
             let watches = async {
                 if let Some(client) = config.client.clone() {
-                    let gateway = matches!(config.routing, Routing::Ingress { .. });
-                    crate::watch::run(client, shared.feed.clone(), gateway).await;
+                    crate::watch::run(client, shared.feed.clone(), &config).await;
+                }
+            };
+            let secrets = async {
+                // Without a TLS listener nobody needs to see a Secret.
+                if let Some(client) = config.client.clone().filter(|_| config.tls_listen.is_some()) {
+                    crate::watch::secrets(client, shared.certificates.wanted(), shared.feed.clone()).await;
                 }
             };
             let link = socket::run(
@@ -403,8 +469,9 @@ impl Control {
                     side_ports::profiles(listener, Arc::clone(&shared)).await;
                 }
             };
-            let live = follow(config.live.clone(), config.observing.live.clone(), &shared.switches);
-            let everything = async { tokio::join!(world.run(events), watches, ticks, link, metrics, profiles, live) };
+            let live = follow(config.live.clone(), &shared.switches);
+            let everything =
+                async { tokio::join!(world.run(events), watches, secrets, ticks, link, metrics, profiles, live) };
             tokio::select! {
                 _ = everything => {}
                 () = end.cancelled() => {}
@@ -416,14 +483,13 @@ impl Control {
 }
 
 /// Switches follow what is live, as long as somebody says it.
-async fn follow(live: Option<watch::Receiver<Live>>, mut before: Live, switches: &Switches) {
-    let Some(mut live) = live else { return };
-    loop {
+async fn follow(mut live: watch::Receiver<LiveSettings>, switches: &Switches) {
+    let mut before = live.borrow_and_update().clone();
+    // Again, for what was said between the start and now.
+    switches.apply(&before, None);
+    while live.changed().await.is_ok() {
         let now = live.borrow_and_update().clone();
         switches.apply(&now, Some(&before));
         before = now;
-        if live.changed().await.is_err() {
-            return;
-        }
     }
 }

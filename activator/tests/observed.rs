@@ -8,7 +8,8 @@ mod support;
 use std::future::Future;
 use std::net::SocketAddr;
 
-use activator::observe::{Live, Observing};
+use activator::live::LiveSettings;
+use activator::observe::Observing;
 use activator::{Change, Config};
 use api::settings::{Data, Observability};
 use collector::{Collector, hex, int, text};
@@ -34,18 +35,21 @@ fn settings(pairs: &[(&str, &str)]) -> Observability {
 }
 
 /// A door by `config-observability`, whose spans are sent at once and whose side ports are on loopback.
-async fn door(pairs: &[(&str, &str)], live: Option<watch::Receiver<Live>>) -> Door {
-    let env = [("POD_NAME", "act-1"), ("OTEL_BSP_SCHEDULE_DELAY", "1"), ("METRICS_PROMETHEUS_HOST", "127.0.0.1")];
-    let mut observing = Observing::read(&settings(pairs), &Data::new(), |name| {
+async fn door(pairs: &[(&str, &str)], live: Option<watch::Receiver<LiveSettings>>) -> Door {
+    let env = [("POD_NAME", "act-1"), ("OTEL_BSP_SCHEDULE_DELAY", "1")];
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut observing = Observing::read(&settings(pairs), loopback.ip(), |name| {
         env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
     })
     .unwrap();
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    observing.profiling = Some(any);
     if let Some(page) = &mut observing.page {
-        page.listen = any;
+        page.listen = loopback;
     }
-    Door::open(Config { observing, live, threads: 2, pod_name: "act-1".into(), ..Config::detached() }).await
+    let standard = Config::detached();
+    let live = live.unwrap_or_else(|| standard.live.clone());
+    let profiling_listen = Some(loopback);
+    let config = Config { observing, live, profiling_listen, threads: 2, pod_name: "act-1".into(), ..standard };
+    Door::open(config).await
 }
 
 async fn traced(collector: SocketAddr, protocol: &str) -> Door {
@@ -301,14 +305,13 @@ fn metrics_are_pushed_with_what_is_left_at_the_end() {
 #[test]
 fn profiles_are_given_while_they_are_switched_on() {
     on_runtime(async {
-        let (tell, live) = watch::channel(Live::default());
+        let (tell, live) = watch::channel(LiveSettings::default());
         let door = door(&[], Some(live)).await;
         let profiles = door.profiles.unwrap();
         let status = || async { send(profiles, request("p", "/debug/pprof/", &[])).await.status };
         assert_eq!(status().await, StatusCode::NOT_FOUND);
         for (on, expected) in [("enabled", StatusCode::OK), ("disabled", StatusCode::NOT_FOUND)] {
-            let live = Live::of(&settings(&[("runtime-profiling", on)]), &Data::new()).unwrap();
-            tell.send(live).unwrap();
+            tell.send_modify(|live| live.observability = settings(&[("runtime-profiling", on)]));
             while status().await != expected {
                 tokio::task::yield_now().await;
             }

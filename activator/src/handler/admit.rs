@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use http::{Request, Response, StatusCode};
+use api::headers::PASSTHROUGH_LB;
+use http::{HeaderValue, Request, Response, StatusCode};
 use proxy::{Body, Fault, forward};
 
 use super::Door;
@@ -29,15 +30,19 @@ pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Accou
             Admission::Full => return Err(queue_full()),
         };
         let pod = account.admitted(permit).target();
-        let address = pod.address;
-        let host = pod.host().clone();
+        let (address, host, passed_through) = (pod.connect(), pod.host().clone(), pod.is_passed_through());
+        let endpoint = door.pool.endpoint_over(address, pod.tls());
         account.asks(address);
         let sent = match repeat.take() {
             None => {
                 forward::set_host(request, host)?;
-                door.pool.forward(address, request).await
+                if attempt == 1 && passed_through {
+                    // Of all targets of a revision, or of none.
+                    request.headers_mut().append(PASSTHROUGH_LB, HeaderValue::from_static("true"));
+                }
+                endpoint.forward(request).await
             }
-            Some(repeat) => Box::pin(door.pool.repeat(address, repeat)).await,
+            Some(repeat) => Box::pin(endpoint.repeat(repeat)).await,
         };
         let error = match sent {
             Ok(response) => {

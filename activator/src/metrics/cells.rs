@@ -24,8 +24,8 @@ impl<C: Default> PerShard<C> {
 
     /// The cells of a thread.
     pub fn get(&self, Shard(n): Shard) -> &C {
-        // There is one at least, and no thread has a number beyond the last.
-        self.0[n % self.0.len()].get_or_init(Box::default)
+        // No thread has a number beyond the last, and there is one at least.
+        self.0.get(n).unwrap_or(&self.0[0]).get_or_init(Box::default)
     }
 
     /// All there are.

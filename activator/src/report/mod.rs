@@ -43,6 +43,7 @@ pub struct Reporter {
     pod_name: String,
     frames: mpsc::UnboundedSender<Bytes>,
     connected: AtomicBool,
+    ever_connected: AtomicBool,
     /// Revisions with a window. A revision is in it exactly once; written when a window opens or closes.
     active: Mutex<Vec<Arc<Revision>>>,
 }
@@ -75,6 +76,7 @@ impl Reporter {
             pod_name: pod_name.to_owned(),
             frames,
             connected: AtomicBool::new(false),
+            ever_connected: AtomicBool::new(false),
             active: Mutex::new(Vec::new()),
         };
         (Arc::new(reporter), receiver)
@@ -83,6 +85,11 @@ impl Reporter {
     /// Whether the autoscaler can be told.
     pub fn connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it ever could.
+    pub fn ever_connected(&self) -> bool {
+        self.ever_connected.load(Ordering::Relaxed)
     }
 
     /// A request for a revision arrives. The first after a pause is reported before this returns.
@@ -152,6 +159,7 @@ impl Reporter {
         // Set while the list is held: a request that arrives meanwhile either is in the list or sees the connection.
         let active = self.active();
         self.connected.store(true, Ordering::Relaxed);
+        self.ever_connected.store(true, Ordering::Relaxed);
         for revision in active.iter() {
             if let Some(report) = revision.load.lock().as_mut().and_then(|window| window.catch_up(now)) {
                 messages.push(self.message(&revision.key, report));

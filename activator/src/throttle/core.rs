@@ -50,6 +50,8 @@ pub enum Turn {
 struct Pod {
     target: Arc<Target>,
     in_flight: u32,
+    /// Requests at once; of no meaning without a limit.
+    capacity: u32,
     /// Its place among the candidates; `None`: gets no new requests.
     rank: Option<usize>,
 }
@@ -212,7 +214,8 @@ impl<W> Core<W> {
         for (rank, index) in self.candidates.iter().enumerate() {
             if let Some(Some(pod)) = self.pods.get_mut(*index) {
                 pod.rank = Some(rank);
-                if pod.in_flight < self.limit {
+                pod.capacity = subset::capacity(self.limit, pod.target.pods(), self.share.activators);
+                if pod.in_flight < pod.capacity {
                     self.free.insert(rank);
                 }
             }
@@ -226,9 +229,14 @@ impl<W> Core<W> {
 
     fn record(&mut self, target: &Arc<Target>) -> usize {
         if let Some(index) = self.by_address.get(&target.address) {
+            if let Some(Some(pod)) = self.pods.get_mut(*index)
+                && pod.target != *target
+            {
+                pod.target = Arc::clone(target);
+            }
             return *index;
         }
-        let pod = Some(Pod { target: Arc::clone(target), in_flight: 0, rank: None });
+        let pod = Some(Pod { target: Arc::clone(target), in_flight: 0, capacity: self.limit, rank: None });
         let index = if let Some(hole) = self.holes.pop() {
             self.pods[hole] = pod;
             hole
@@ -270,7 +278,7 @@ impl<W> Core<W> {
         let pod = self.pods.get_mut(index)?.as_mut()?;
         pod.in_flight += 1;
         self.in_flight += 1;
-        if pod.in_flight == self.limit {
+        if pod.in_flight == pod.capacity {
             self.free.remove(rank);
         }
         Some(index)
@@ -282,7 +290,7 @@ impl<W> Core<W> {
         pod.in_flight = pod.in_flight.saturating_sub(1);
         self.in_flight = self.in_flight.saturating_sub(1);
         match pod.rank {
-            Some(rank) if pod.in_flight < self.limit => {
+            Some(rank) if pod.in_flight < pod.capacity => {
                 self.free.insert(rank);
                 self.grant(wake);
             }

@@ -95,6 +95,11 @@ impl Throttle {
         self.lock().candidates().count()
     }
 
+    /// Where new requests go; for tests and consoles.
+    pub fn targets(&self) -> Vec<Arc<Target>> {
+        self.lock().candidates().cloned().collect()
+    }
+
     /// Whether no pod can serve.
     pub fn is_asleep(&self) -> bool {
         self.lock().is_asleep()

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use activator::shared::Shared;
 use activator::{Activator, Change, Config, Error, Feed};
 use api::labels::networking::DORMOUSE_INGRESS_CLASS;
+use api::networking::{Ingress, ingress_hash};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -46,6 +47,8 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
 /// An activator that runs.
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
+    pub(crate) inside: Option<SocketAddr>,
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) profiles: Option<SocketAddr>,
     pub(crate) feed: Feed,
@@ -60,6 +63,8 @@ impl Door {
         let stop = CancellationToken::new();
         Self {
             address: activator.local_addr(),
+            inside: activator.inside_addr(),
+            tls: activator.tls_addr(),
             metrics: activator.metrics_addr(),
             profiles: activator.profiles_addr(),
             feed: activator.feed(),
@@ -105,6 +110,21 @@ impl Door {
         });
         self.feed.ingress(Change::Applied(serde_json::from_value(object).unwrap()));
         until("host known", || self.shared.table.load().host(host).is_some()).await;
+    }
+
+    /// Serves an Ingress of this spec, once its hosts are known.
+    pub(crate) async fn ingress(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+            "metadata": { "name": name, "namespace": "ns",
+                "annotations": { "networking.knative.dev/ingress.class": DORMOUSE_INGRESS_CLASS } },
+            "spec": spec,
+        });
+        let object: Ingress = serde_json::from_value(object).unwrap();
+        let hash = ingress_hash(&object);
+        self.feed.ingress(Change::Applied(object));
+        let served = || self.shared.table.load().entries().any(|entry| entry.route.hash == hash.as_str());
+        until("ingress served", served).await;
     }
 
     /// Sets the pods of a revision.
@@ -212,6 +232,10 @@ pub(crate) const BIG_PIECES: usize = 1024;
 pub(crate) struct Behaviour {
     /// Probes are answered only while set.
     pub(crate) ready: AtomicBool,
+    /// Probes are answered with this status at once, unless it is 0.
+    pub(crate) status: AtomicU16,
+    /// Headers of the last probe.
+    pub(crate) probe: Mutex<HeaderMap>,
     /// Probes hang for ever.
     pub(crate) silent: AtomicBool,
     /// `/held` waits for a permit here.
@@ -318,6 +342,10 @@ async fn answer(
     if request.headers().get("user-agent").is_some_and(|agent| agent == "Knative-Activator-Probe") {
         does.probes.fetch_add(1, Ordering::SeqCst);
         assert_eq!(request.headers()["k-network-probe"], "queue");
+        *does.probe.lock().unwrap() = request.headers().clone();
+        if let Ok(status @ 200..) = StatusCode::from_u16(does.status.load(Ordering::SeqCst)).map(|s| s.as_u16()) {
+            return Ok(Response::builder().status(status).body(PodBody::default()).unwrap());
+        }
         if does.silent.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }

@@ -122,7 +122,7 @@ impl Connection {
     }
 
     /// Whether a connection can be trusted with another exchange; see [`Wire::is_quiet`].
-    pub(crate) fn is_quiet(&self, rested: bool) -> bool {
+    pub(crate) fn is_quiet(&mut self, rested: bool) -> bool {
         self.wire.is_quiet(rested)
     }
 

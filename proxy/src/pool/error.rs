@@ -36,6 +36,14 @@ pub enum SendFault {
         /// Why not.
         source: io::Error,
     },
+    /// A connection was opened, but the target did not prove who it is.
+    #[error("tls {target}: {source}")]
+    Tls {
+        /// Where to.
+        target: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// An HTTP/1 connection failed or broke the protocol.
     #[error("{0}")]
     Exchange(#[from] ExchangeError),

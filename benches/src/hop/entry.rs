@@ -34,6 +34,11 @@ impl Entry {
         self.peer.as_ref().is_some_and(|peer| peer.kind == kind)
     }
 
+    /// The program that the bench is about, in its leanest form.
+    pub(super) fn is_first_of_ours(&self) -> bool {
+        self.name == "dormouse" && self.prefix.is_empty()
+    }
+
     pub(super) fn add(&mut self, metric: &'static str, value: f64) {
         self.samples.entry(metric).or_default().push(value);
     }

@@ -8,28 +8,48 @@ use crate::{
     system,
 };
 
-/// Every word that `--only` knows.
-const WORDS: [&str; 10] =
-    ["dormouse", "full", "log", "direct", "relay", "haproxy", "nginx", "envoy", "pingora", "upstream"];
+/// The program that a bench is about.
+pub(crate) struct Ours {
+    /// Package and binary.
+    pub(crate) program: &'static str,
+    /// Its passes.
+    pub(crate) passes: &'static [Pass],
+    /// Words of peers that take part beside those of [`PEERS`].
+    pub(crate) peers: &'static [&'static str],
+}
+
+/// One way to run it.
+pub(crate) struct Pass {
+    /// What `--only` calls it.
+    pub(crate) word: &'static str,
+    /// What stands before its metrics; the first pass has nothing there.
+    pub(crate) prefix: &'static str,
+    pub(crate) kind: Kind,
+    /// What sets it apart, for the notes.
+    pub(crate) about: &'static str,
+}
+
+/// Whom every bench asks for.
+const PEERS: [&str; 6] = ["direct", "relay", "haproxy", "nginx", "envoy", "pingora"];
 
 /// The entries, and notes about them.
-pub(super) fn find(only: &[String]) -> anyhow::Result<(Vec<Entry>, Vec<String>)> {
-    if let Some(unknown) = only.iter().find(|word| !WORDS.contains(&word.as_str())) {
-        bail!("--only {unknown}: no such subject; there are {}", WORDS.join(", "));
+pub(super) fn find(ours: &Ours, only: &[String]) -> anyhow::Result<(Vec<Entry>, Vec<String>)> {
+    let peers = || PEERS.iter().chain(ours.peers).copied();
+    let words: Vec<&str> = ours.passes.iter().map(|pass| pass.word).chain(peers()).collect();
+    if let Some(unknown) = only.iter().find(|word| !words.contains(&word.as_str())) {
+        bail!("--only {unknown}: no such subject; there are {}", words.join(", "));
     }
-    let ours = system::build_shipped("queue-proxy", "queue-proxy")?;
+    let wanted = |word: &str| only.is_empty() || only.iter().any(|asked| asked == word);
+    let program = system::build_shipped(ours.program, ours.program)?;
     let (mut entries, mut notes) = (Vec::new(), Vec::new());
-    for word in WORDS.into_iter().filter(|word| only.is_empty() || only.iter().any(|asked| asked == word)) {
+    for Pass { word, prefix, kind, about } in ours.passes.iter().filter(|pass| wanted(pass.word)) {
+        entries.push(Entry::new("dormouse", prefix, Some(Peer::built(*kind, &program))));
+        if !about.is_empty() {
+            notes.push(format!("{word}: {about}"));
+        }
+    }
+    for word in peers().filter(|word| wanted(word)) {
         let found = match word {
-            "dormouse" => Some(Entry::new("dormouse", "", Some(Peer::built(Kind::Sidecar, &ours)))),
-            "full" => {
-                notes.push("full_: ours with a concurrency limit above the load and Prometheus metrics on".to_owned());
-                Some(Entry::new("dormouse", "full_", Some(Peer::built(Kind::FullSidecar, &ours))))
-            }
-            "log" => {
-                notes.push("log_: as full_, with the request log on and read from a pipe".to_owned());
-                Some(Entry::new("dormouse", "log_", Some(Peer::built(Kind::LoggingSidecar, &ours))))
-            }
             "direct" => Some(Entry::new("direct", "", None)),
             "relay" => Some(Entry::new("relay", "", Some(Peer::relay()?))),
             "pingora" if cfg!(feature = "pingora") => {
@@ -64,7 +84,8 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_said_before_anything_is_built() {
-        let error = find(&["dormouse".to_owned(), "relais".to_owned()]).err().map(|error| error.to_string());
+        let ours = Ours { program: "none", passes: &[], peers: &["upstream"] };
+        let error = find(&ours, &["direct".to_owned(), "relais".to_owned()]).err().map(|error| error.to_string());
         assert!(error.is_some_and(|text| text.contains("--only relais") && text.contains("relay, haproxy")));
     }
 }

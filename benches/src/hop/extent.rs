@@ -18,6 +18,14 @@ pub(super) struct Extent {
     pub(super) h2_fixed: Duration,
     pub(super) quota_rounds: usize,
     pub(super) quota: Duration,
+    pub(super) scaling_rounds: usize,
+    /// Of each number of threads.
+    pub(super) scaling: Duration,
+    pub(super) rotation_rounds: usize,
+    /// Of each number of revisions.
+    pub(super) rotation: Duration,
+    /// The largest of these numbers.
+    pub(super) most_revisions: usize,
     pub(super) idle_connections: usize,
     pub(super) websockets: usize,
     /// Leaves the further passes of ours out of what is about memory.
@@ -43,6 +51,11 @@ impl Extent {
                 h2_fixed: ms(250),
                 quota_rounds: 1,
                 quota: ms(600),
+                scaling_rounds: 1,
+                scaling: ms(600),
+                rotation_rounds: 1,
+                rotation: ms(400),
+                most_revisions: most.min(1_000),
                 idle_connections: most.min(1_000),
                 websockets: most.min(500),
                 first_pass_only: true,
@@ -61,6 +74,11 @@ impl Extent {
                 h2_fixed: ms(1_500),
                 quota_rounds: 3,
                 quota: ms(3_000),
+                scaling_rounds: 5,
+                scaling: ms(3_000),
+                rotation_rounds: 3,
+                rotation: ms(2_500),
+                most_revisions: most.min(10_000),
                 idle_connections: most.min(10_000),
                 websockets: most.min(2_000),
                 first_pass_only: false,

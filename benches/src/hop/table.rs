@@ -4,7 +4,7 @@ use super::entry::Entry;
 use crate::{plot, report::Subject};
 
 /// Metrics in the order of the table.
-const METRICS: [&str; 24] = [
+const METRICS: [&str; 41] = [
     "cpu_us_per_request",
     "cpu_user_us_per_request",
     "cpu_system_us_per_request",
@@ -29,10 +29,24 @@ const METRICS: [&str; 24] = [
     "h2_p50_us",
     "h2_p99_us",
     "quota25m_requests_per_second",
+    "path_p50_us",
+    "path_p99_us",
+    "path_5k_p50_us",
+    "path_5k_p99_us",
+    "path_5k_cpu_us_per_request",
+    "threads1_cpu_us_per_request",
+    "threads2_cpu_us_per_request",
+    "threads1_quota_requests_per_second",
+    "threads2_quota_requests_per_second",
+    "scaling_by_cpu",
+    "scaling_by_quota",
+    "revisions_1_cpu_us_per_request",
+    "revisions_100_cpu_us_per_request",
+    "revisions_many_cpu_us_per_request",
+    "revisions_many",
+    "revisions_many_rss_kib",
+    "ratio_many_to_one_revision",
 ];
-
-/// What stands before the metrics of our further passes, and what their columns are called.
-pub(super) const PASSES: &[(&str, &str)] = &[("full_", "limit, metrics"), ("log_", "limit, metrics, log")];
 
 /// CPU per request over that of these, and what the ratio is called.
 const RATIOS: [(&str, &str); 2] = [("relay", "cpu_ratio_to_relay"), ("haproxy", "cpu_ratio_to_haproxy")];
@@ -75,14 +89,14 @@ fn ratios(entries: &[Entry], entry: &Entry) -> impl Iterator<Item = (String, f64
     })
 }
 
-pub(super) fn plot(entries: &[Entry]) -> String {
+pub(super) fn plot(title: &str, entries: &[Entry]) -> String {
     let panel = |title: &'static str, metric: &str, scale: f64| {
         let bar = |entry: &Entry| Some((entry.name, entry.median(metric)? / scale));
         let bars = entries.iter().filter(|entry| entry.prefix.is_empty()).filter_map(bar).collect();
         plot::Panel { title, bars }
     };
     plot::panels(
-        "queue-proxy and its peers: one core each, 64 connections, 12-byte answers (shorter is better)",
+        title,
         &[
             panel("CPU per request, µs", "cpu_us_per_request", 1.0),
             panel("p99 at 1,000 requests/s, µs", "p99_us", 1.0),
