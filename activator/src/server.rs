@@ -361,7 +361,7 @@ impl Control {
             };
             let watches = async {
                 if let Some(client) = config.client.clone() {
-                    crate::watch::run(client, shared.feed.clone(), &config).await;
+                    Box::pin(crate::watch::run(client, shared.feed.clone(), &config)).await;
                 }
             };
             let link = socket::run(
