@@ -17,6 +17,7 @@ mod queue_proxy;
 mod quota;
 mod report;
 mod system;
+mod table;
 
 use clap::{Parser, ValueEnum};
 
@@ -49,6 +50,8 @@ enum Bench {
     ColdStart,
     /// The sidecar beside a relay, HAProxy, nginx, Envoy and others: CPU, latency, memory, start.
     QueueProxy,
+    /// The gateway's routing table with 100,000 hosts: build, change, look-up, memory.
+    Table,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -59,6 +62,7 @@ fn main() -> anyhow::Result<()> {
     let report = match cli.name {
         Bench::ColdStart => cold_start::run(cli.quick)?,
         Bench::QueueProxy => queue_proxy::run(cli.quick, &cli.only, &cli.steps)?,
+        Bench::Table => table::run(cli.quick)?,
     };
     if cli.json {
         print!("{}", report.to_json_lines());
