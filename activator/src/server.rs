@@ -37,6 +37,9 @@ use crate::world::{Rules, Synced, World};
 /// Load reports go out this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// Longest wait for certificates before https is served without some.
+const CERTIFICATES: Duration = Duration::from_secs(5);
+
 /// Why an activator cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -313,8 +316,9 @@ impl DataThread {
                 dial: proxy::dial::DialPolicy { attempts: 5, ..proxy::dial::DialPolicy::default() },
                 ..PoolConfig::default()
             });
+            let watching = config.client.is_some();
             let needs_ingresses = matches!(config.routing, Routing::Ingress { .. });
-            if config.client.is_some() {
+            if watching {
                 tokio::select! {
                     _ = synced.wait_for(|synced| synced.complete(needs_ingresses)) => {}
                     () = drain.started() => {}
@@ -322,7 +326,7 @@ impl DataThread {
             }
             tokio::task::spawn_local(forget_gone(pool.clone(), shared.gone.subscribe()));
             let door = Rc::new(Door {
-                shared,
+                shared: Arc::clone(&shared),
                 pool,
                 timers: Timers::default(),
                 drain: drain.clone(),
@@ -342,7 +346,18 @@ impl DataThread {
                     Entrance::Internal => internal_tls.clone(),
                     Entrance::External | Entrance::Local => None,
                 };
-                proxy::serve(listener, ServerConfig { tls, ..server.clone() }, drain.clone(), make)
+                let server = ServerConfig { tls, ..server.clone() };
+                let (shared, drain) = (Arc::clone(&shared), drain.clone());
+                async move {
+                    if entrance == Entrance::Https && watching {
+                        // One Secret that cannot be read must not keep the others waiting for ever.
+                        tokio::select! {
+                            _ = tokio::time::timeout(CERTIFICATES, shared.certificates.settled()) => {}
+                            () = drain.started() => {}
+                        }
+                    }
+                    proxy::serve(listener, server, drain, make).await;
+                }
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}
