@@ -16,8 +16,10 @@ use api::labels::networking::DORMOUSE_INGRESS_CLASS;
 use api::timeline::Observer;
 use api::{ports, settings};
 use kube::Client;
+use proxy::tls;
 use tokio::sync::watch;
 
+use crate::certificates::SecretName;
 use crate::endpoints::probe::Rhythm;
 use crate::internal_tls::InternalTls;
 use crate::live::{LiveSettings, Names};
@@ -50,6 +52,14 @@ pub struct Config {
     pub also_listen: Vec<SocketAddr>,
     /// Where profiles may be asked for, if anywhere.
     pub profiling_listen: Option<SocketAddr>,
+    /// Where requests from inside the cluster come in: to cluster-local hosts too, which are served nowhere else.
+    pub local_listen: Option<SocketAddr>,
+    /// Where requests by https come in; certificates are those of the Secrets that Ingresses name. Gateway only.
+    pub tls_listen: Option<SocketAddr>,
+    /// What that TLS negotiates.
+    pub tls: tls::Options,
+    /// The Secret with the certificate for hosts that have none of their own; without it they are refused.
+    pub default_certificate: Option<SecretName>,
     /// Where `GET /metrics` is answered, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// See [`Routing`].
@@ -88,7 +98,7 @@ pub struct Config {
     /// in their Host and ask the mesh to pass them through, and the cluster IP is never used.
     pub passthrough: bool,
     /// Where requests come in over TLS, if [`Config::internal_tls`] is there.
-    pub tls_listen: SocketAddr,
+    pub internal_tls_listen: SocketAddr,
     /// How TLS is spoken there.
     pub tls_options: proxy::tls::Options,
     /// Certificate and authorities of TLS with gateways and pods; `None` = pods are spoken to in clear text.
@@ -115,6 +125,11 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             also_listen: Vec::new(),
             profiling_listen: None,
+            local_listen: None,
+            tls_listen: None,
+            // Browsers and libraries that know no 1.3 are still about.
+            tls: tls::Options { min_version: "1.2".to_owned(), ..tls::Options::default() },
+            default_certificate: None,
             metrics_listen: None,
             routing: Routing::Ingress { class: DORMOUSE_INGRESS_CLASS.to_owned() },
             system_namespace: SYSTEM_NAMESPACE.to_owned(),
@@ -134,7 +149,7 @@ impl Config {
             rhythm: Rhythm::default(),
             mesh: settings::MeshCompatibility::Auto,
             passthrough: false,
-            tls_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            internal_tls_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls_options: proxy::tls::Options::default(),
             internal_tls: None,
             https_port: 443,

@@ -14,6 +14,8 @@ pub enum Entrance {
     Local,
     /// HTTPS from outside: external hosts only.
     Https,
+    /// TLS between the cluster's own parts: from an ingress, which has chosen the revision.
+    Internal,
 }
 
 impl Entrance {
@@ -24,7 +26,7 @@ impl Entrance {
 
     /// Whether connections are encrypted.
     pub const fn is_secure(self) -> bool {
-        matches!(self, Self::Https)
+        matches!(self, Self::Https | Self::Internal)
     }
 
     /// The value of `X-Forwarded-Proto`.

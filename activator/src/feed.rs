@@ -1,12 +1,13 @@
 //! What the API server says, as changes: the way into the [`crate::world::World`] for watches and for tests.
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Secret, Service};
 use tokio::sync::mpsc;
 
 use api::networking::Ingress;
 use api::serving::Revision;
 use std::net::SocketAddr;
 
+use crate::certificates::SecretName;
 use crate::endpoints::pods::Look;
 use crate::revision::RevisionKey;
 
@@ -34,6 +35,8 @@ pub enum Event {
     Endpoints(Change<Endpoints>),
     /// Private Services.
     Service(Change<Service>),
+    /// What a Secret with a certificate holds now; `None` = it is gone.
+    Secret(SecretName, Option<Secret>),
     /// A pod, or a cluster IP, answered its probe.
     Probed(RevisionKey, SocketAddr),
     /// Its probe met something else; said when it is something else than before.
@@ -72,6 +75,11 @@ impl Feed {
     /// Revisions changed.
     pub fn revision(&self, change: Change<Revision>) {
         self.send(Event::Revision(change));
+    }
+
+    /// A Secret is seen, or seen no more.
+    pub fn secret(&self, name: SecretName, secret: Option<Secret>) {
+        self.send(Event::Secret(name, secret));
     }
 
     /// Endpoints changed.

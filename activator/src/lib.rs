@@ -14,9 +14,11 @@
 //! 8. [`wake`]: the phases of a wake-up as seen from here; [`metrics`].
 //!
 //! Off the request path: [`watch`] (API server) → [`feed`] → [`world`] (the single writer of all of the above).
-//! [`internal_tls`] holds certificates; [`shared`] is what threads have in common; [`config`] what they are told at the start, [`live`] what may change
-//! later; [`standalone`] is the process of its own.
+//! [`certificates`] are those of the gateway's TLS, [`internal_tls`] those between the cluster's own parts; [`shared`] is
+//! what threads have in common; [`config`] what they are told at the start, [`live`] what may change later;
+//! [`standalone`] is the process of its own.
 
+pub mod certificates;
 pub mod config;
 pub mod endpoints;
 pub mod entrance;
@@ -36,6 +38,7 @@ pub mod wake;
 pub mod watch;
 pub mod world;
 
+pub use certificates::SecretName;
 pub use config::{Config, ConfigError, Routing};
 pub use feed::{Change, Feed};
 pub use live::LiveSettings;

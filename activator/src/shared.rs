@@ -8,6 +8,7 @@ use api::timeline::Observer;
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
+use crate::certificates::Certificates;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
 use crate::report::Reporter;
@@ -24,6 +25,8 @@ pub struct Shared {
     pub table: ArcSwap<Table>,
     /// All revisions.
     pub revisions: Revisions,
+    /// Certificates of the gateway's TLS.
+    pub certificates: Certificates,
     /// What the autoscaler is told.
     pub reporter: Arc<Reporter>,
     /// All metrics.
@@ -39,10 +42,17 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing known yet.
-    pub fn new(reporter: Arc<Reporter>, metrics: Arc<Metrics>, observer: Observer, feed: Feed) -> Self {
+    pub fn new(
+        reporter: Arc<Reporter>,
+        metrics: Arc<Metrics>,
+        observer: Observer,
+        feed: Feed,
+        certificates: Certificates,
+    ) -> Self {
         Self {
             table: ArcSwap::default(),
             revisions: Revisions::default(),
+            certificates,
             reporter,
             metrics,
             observer,

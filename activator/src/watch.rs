@@ -3,6 +3,7 @@
 //! A drop-in watches no more than upstream's role allows: Revisions, Endpoints and Services of all namespaces, ConfigMaps
 //! and one Secret of the system namespace.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::pin::pin;
 
@@ -14,7 +15,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Secret, Service};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch::Receiver;
+use tokio::task::JoinSet;
 
+use crate::certificates::SecretName;
 use crate::config::Config;
 use crate::feed::{Change, Feed};
 use crate::internal_tls;
@@ -114,6 +118,54 @@ where
                 // Once per outage: the backoff tries again by itself, and meanwhile the last known state serves.
                 if !failing {
                     tracing::warn!(kind, %error, "watch failed; serving what was last known");
+                }
+                failing = true;
+                continue;
+            }
+        }
+        failing = false;
+    }
+}
+
+/// Secrets watched at once; each takes a connection to the API server.
+const MOST_SECRETS: usize = 1000;
+
+/// Watches the Secrets that Ingresses name, each by itself and no others, so that the right to read them can be given
+/// one by one.
+pub async fn secrets(client: Client, mut wanted: Receiver<BTreeSet<SecretName>>, feed: Feed) {
+    // Dropped with the set, a watch ends.
+    let mut watched: HashMap<SecretName, JoinSet<()>> = HashMap::new();
+    loop {
+        let names = wanted.borrow_and_update().clone();
+        watched.retain(|name, _| names.contains(name));
+        for name in &names {
+            if watched.contains_key(name) {
+                continue;
+            }
+            if watched.len() == MOST_SECRETS {
+                tracing::warn!(secret = %name, "too many secrets for TLS: only {MOST_SECRETS} are watched");
+                break;
+            }
+            let mut task = JoinSet::new();
+            task.spawn_local(secret(client.clone(), name.clone(), feed.clone()));
+            watched.insert(name.clone(), task);
+        }
+        if wanted.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn secret(client: Client, name: SecretName, feed: Feed) {
+    let api = Api::<Secret>::namespaced(client, &name.namespace);
+    let mut seen = pin!(watcher::watch_object(api, &name.name).default_backoff());
+    let mut failing = false;
+    while let Some(event) = seen.next().await {
+        match event {
+            Ok(secret) => feed.secret(name.clone(), secret),
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(secret = %name, %error, "watch failed; serving the last known certificate");
                 }
                 failing = true;
                 continue;

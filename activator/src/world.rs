@@ -27,7 +27,7 @@ use crate::feed::{Change, Event, Feed};
 use crate::internal_tls::InternalTls;
 use crate::revision::{Protocol, Revision, RevisionKey, Settings};
 use crate::shared::Shared;
-use crate::table::Routes;
+use crate::table::{Names, Routes};
 use crate::throttle::subset::Share;
 use crate::throttle::target::Target;
 
@@ -141,6 +141,10 @@ impl World {
             Event::Revision(change) => self.revisions(change),
             Event::Endpoints(change) => self.endpoints(change),
             Event::Service(change) => self.services(change),
+            Event::Secret(name, secret) => match self.shared.certificates.apply(&name, secret.as_ref()) {
+                Ok(()) => tracing::info!(secret = %name, present = secret.is_some(), "certificate changed"),
+                Err(error) => tracing::warn!("secret {name}: {error}; the certificate stays as it was"),
+            },
             Event::Probed(key, address) => self.change_backends(&key, |backends| backends.probed(address)),
             Event::Asked(key, address, look) => self.change_backends(&key, |backends| backends.asked(address, look)),
             Event::SetAside(key, address) => {
@@ -152,7 +156,8 @@ impl World {
 
     fn ingresses(&mut self, change: Change<Ingress>) {
         let all = matches!(change, Change::Listed(_));
-        for skipped in self.routes.change(change, &self.shared.revisions) {
+        let names = Names { revisions: &self.shared.revisions, certificates: &self.shared.certificates };
+        for skipped in self.routes.change(change, names) {
             tracing::warn!("{skipped}");
         }
         if all {

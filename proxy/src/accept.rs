@@ -255,7 +255,7 @@ async fn handshake(mut stream: TcpStream, tls: &Tls) -> io::Result<Option<(Strea
         }
         _ => {}
     }
-    let mut stream = tls.acceptor().accept(stream).await?;
+    let mut stream = tls.accept(stream).await?;
     let h2 = match stream.get_ref().1.alpn_protocol() {
         Some(agreed) => agreed == b"h2",
         // Upstream's activator speaks h2 without saying so in the handshake. Its preface is one record.

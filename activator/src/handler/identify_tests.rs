@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::*;
+use crate::certificates::Certificates;
 use crate::feed::Change;
 use crate::revision::{RevisionKey, Settings};
-use crate::table::Routes;
+use crate::table::{Names, Routes};
 use api::labels::networking::DORMOUSE_INGRESS_CLASS as CLASS;
 use api::networking::Ingress;
 
@@ -67,7 +68,11 @@ impl Gateway {
         });
         let ingress: Ingress = serde_json::from_value(object).unwrap();
         let (known, mut routes, table) = (revisions(&["rev"]), Routes::new(CLASS), ArcSwap::<Table>::default());
-        assert_eq!(routes.change(Change::Applied(ingress), &known), []);
+        assert_eq!(
+            routes
+                .change(Change::Applied(ingress), Names { revisions: &known, certificates: &Certificates::default() }),
+            []
+        );
         routes.publish(&table);
         Self { table: table.load_full(), _revisions: known }
     }

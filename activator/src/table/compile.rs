@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
 use api::networking::{
-    HttpIngressPath, Ingress, IngressBackendSplit, IngressRule, VISIBILITY_CLUSTER_LOCAL, VISIBILITY_EXTERNAL,
-    ingress_hash,
+    HttpIngressPath, Ingress, IngressBackendSplit, IngressRule, IngressTls, VISIBILITY_CLUSTER_LOCAL,
+    VISIBILITY_EXTERNAL, ingress_hash,
 };
 use http::{HeaderName, HeaderValue};
 use kube::ResourceExt;
 
-use super::{Backend, Entry, HostRoute, PathRoute, Pattern, Source, Visibility};
-use crate::revision::Revisions;
+use super::{Backend, Entry, HostRoute, Names, PathRoute, Pattern, Source, Visibility};
+use crate::certificates::SecretName;
 
 /// `spec.httpOption`: plain requests are sent to https.
 const REDIRECTED: &str = "Redirected";
@@ -72,6 +72,14 @@ pub enum Skipped {
         /// What is done.
         instead: &'static str,
     },
+    /// A Secret of another namespace, which whoever made the Ingress may not be allowed to read.
+    #[error("ingress {ingress}: secret {secret} is not in the namespace of the ingress; its hosts have no certificate")]
+    ForeignSecret {
+        /// `namespace/name`.
+        ingress: String,
+        /// `namespace/name` of the Secret.
+        secret: String,
+    },
     /// A path without any backend that gets requests.
     #[error("ingress {ingress}: path {path:?} has no backend")]
     NoBackend {
@@ -82,9 +90,9 @@ pub enum Skipped {
     },
 }
 
-/// The hosts of an Ingress; those of one rule follow each other and share their route. The caller owes the revisions of
-/// each route one [`Revisions::unname`] per backend.
-pub(super) fn ingress(ingress: &Ingress, revisions: &Revisions, skipped: &mut Vec<Skipped>) -> Vec<Entry> {
+/// The hosts of an Ingress; those of one rule follow each other and share their route. The caller owes the
+/// revisions of each route one `unname` per backend, and each entry's certificate one.
+pub(super) fn ingress(ingress: &Ingress, names: Names<'_>, skipped: &mut Vec<Skipped>) -> Vec<Entry> {
     let source = Source {
         created: ingress.creation_timestamp().map(|time| time.0.as_second()),
         namespace: ingress.namespace().unwrap_or_default().into(),
@@ -95,10 +103,11 @@ pub(super) fn ingress(ingress: &Ingress, revisions: &Revisions, skipped: &mut Ve
         source: Arc::new(source),
         hash: HeaderValue::try_from(ingress_hash(ingress)).unwrap_or(HeaderValue::from_static("unknown")),
         redirected: false,
-        revisions,
+        names,
         skipped,
     };
     compiler.redirected = compiler.redirected(ingress.spec.http_option.as_deref());
+    let tls: Vec<(Hosts, SecretName)> = ingress.spec.tls.iter().filter_map(|tls| compiler.tls(tls)).collect();
     let mut seen = HashSet::new();
     let mut entries = Vec::new();
     for rule in &ingress.spec.rules {
@@ -107,7 +116,11 @@ pub(super) fn ingress(ingress: &Ingress, revisions: &Revisions, skipped: &mut Ve
             continue; // Before its revisions are named.
         }
         let route = Arc::new(compiler.route(rule));
-        entries.extend(hosts.into_iter().map(|pattern| Entry { pattern, route: Arc::clone(&route) }));
+        for pattern in hosts {
+            let secret = tls.iter().find(|(hosts, _)| route.visibility == Visibility::External && hosts.have(&pattern));
+            let certificate = secret.map(|(_, secret)| names.certificates.name(secret));
+            entries.push(Entry { pattern, route: Arc::clone(&route), certificate });
+        }
     }
     entries
 }
@@ -118,7 +131,7 @@ struct Compiler<'a> {
     source: Arc<Source>,
     hash: HeaderValue,
     redirected: bool,
-    revisions: &'a Revisions,
+    names: Names<'a>,
     skipped: &'a mut Vec<Skipped>,
 }
 
@@ -130,6 +143,17 @@ impl Compiler<'_> {
             Some(other) => self.unknown("httpOption", other, "plain requests are served"),
         }
         false
+    }
+
+    fn tls(&mut self, tls: &IngressTls) -> Option<(Hosts, SecretName)> {
+        let own = &*self.source.namespace;
+        let namespace = if tls.secret_namespace.is_empty() { own } else { tls.secret_namespace.as_str() };
+        let secret = SecretName::new(namespace, &tls.secret_name);
+        if namespace != own {
+            self.skipped.push(Skipped::ForeignSecret { ingress: self.name.clone(), secret: secret.to_string() });
+            return None;
+        }
+        Some((Hosts(tls.hosts.iter().filter_map(|host| Pattern::parse(host)).collect()), secret))
     }
 
     /// The hosts of a rule that no earlier rule had. A rule without any is for every host.
@@ -220,7 +244,7 @@ impl Compiler<'_> {
         if namespace.is_empty() {
             namespace = &self.source.namespace;
         }
-        let slot = self.revisions.name(namespace, revision);
+        let slot = self.names.revisions.name(namespace, revision);
         Backend { slot, weight, set_headers: self.headers(&others) }
     }
 
@@ -240,6 +264,16 @@ impl Compiler<'_> {
     fn unknown(&mut self, field: &'static str, value: &str, instead: &'static str) {
         let (ingress, value) = (self.name.clone(), value.to_owned());
         self.skipped.push(Skipped::Unknown { ingress, field, value, instead });
+    }
+}
+
+/// The hosts of a certificate; none named = all of the Ingress.
+struct Hosts(Vec<Pattern>);
+
+impl Hosts {
+    fn have(&self, pattern: &Pattern) -> bool {
+        let covers = |own: &Pattern| own == pattern || (!pattern.is_wildcard() && own.covers(pattern.name()));
+        self.0.is_empty() || self.0.iter().any(covers)
     }
 }
 

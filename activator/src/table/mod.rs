@@ -19,7 +19,17 @@ pub use host::{MAX_HOST, Pattern, normalize};
 pub use routes::Routes;
 pub use sharded::{Entry, Table};
 
-use crate::revision::RevisionSlot;
+use crate::certificates::Certificates;
+use crate::revision::{RevisionSlot, Revisions};
+
+/// Where routes name what they need.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// Revisions of backends.
+    pub revisions: &'a Revisions,
+    /// Certificates of hosts.
+    pub certificates: &'a Certificates,
+}
 
 /// Who may use a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

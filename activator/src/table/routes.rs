@@ -14,9 +14,8 @@ use arc_swap::ArcSwap;
 use kube::ResourceExt;
 
 use super::compile::{self, Skipped};
-use super::{Entry, Pattern, Table};
+use super::{Entry, Names, Pattern, Table};
 use crate::feed::Change;
-use crate::revision::Revisions;
 
 type Name = (Box<str>, Box<str>);
 
@@ -54,29 +53,29 @@ impl Routes {
     }
 
     /// Takes a change in; requests see it after [`Routes::publish`]. Returns what is not served, and why.
-    pub fn change(&mut self, change: Change<Ingress>, revisions: &Revisions) -> Vec<Skipped> {
+    pub fn change(&mut self, change: Change<Ingress>, names: Names<'_>) -> Vec<Skipped> {
         let mut skipped = Vec::new();
         match change {
             Change::Listed(all) => {
                 let named: HashSet<Name> = all.iter().map(name).collect();
                 let gone: Vec<Name> = self.known.keys().filter(|name| !named.contains(*name)).cloned().collect();
                 for name in &gone {
-                    self.remove(name, revisions, &mut skipped);
+                    self.remove(name, names, &mut skipped);
                 }
                 for ingress in &all {
-                    self.apply(ingress, revisions, &mut skipped);
+                    self.apply(ingress, names, &mut skipped);
                 }
             }
-            Change::Applied(ingress) => self.apply(&ingress, revisions, &mut skipped),
-            Change::Deleted(ingress) => self.remove(&name(&ingress), revisions, &mut skipped),
+            Change::Applied(ingress) => self.apply(&ingress, names, &mut skipped),
+            Change::Deleted(ingress) => self.remove(&name(&ingress), names, &mut skipped),
         }
         skipped
     }
 
-    fn apply(&mut self, ingress: &Ingress, revisions: &Revisions, skipped: &mut Vec<Skipped>) {
+    fn apply(&mut self, ingress: &Ingress, names: Names<'_>, skipped: &mut Vec<Skipped>) {
         let name = name(ingress);
         if ingress.annotations().get(INGRESS_CLASS) != Some(&self.class) {
-            self.remove(&name, revisions, skipped);
+            self.remove(&name, names, skipped);
             return;
         }
         let resource_version: Option<Box<str>> = ingress.metadata.resource_version.as_deref().map(Into::into);
@@ -85,15 +84,15 @@ impl Routes {
             return;
         }
         // The new one's revisions are named before the old one's are given up, so that slots in both stay.
-        let entries = compile::ingress(ingress, revisions, skipped).into_boxed_slice();
-        self.remove(&name, revisions, skipped);
+        let entries = compile::ingress(ingress, names, skipped).into_boxed_slice();
+        self.remove(&name, names, skipped);
         for entry in &entries {
             self.claim(entry.clone(), skipped);
         }
         self.known.insert(name, Known { resource_version, entries });
     }
 
-    fn remove(&mut self, name: &Name, revisions: &Revisions, skipped: &mut Vec<Skipped>) {
+    fn remove(&mut self, name: &Name, names: Names<'_>, skipped: &mut Vec<Skipped>) {
         let Some(known) = self.known.remove(name) else { return };
         for entry in &known.entries {
             self.release(entry, skipped);
@@ -101,8 +100,11 @@ impl Routes {
         // The hosts of a rule share one route, one after the other.
         for hosts in known.entries.chunk_by(|a, b| Arc::ptr_eq(&a.route, &b.route)) {
             for slot in hosts.iter().take(1).flat_map(|entry| entry.route.slots()) {
-                revisions.unname(slot);
+                names.revisions.unname(slot);
             }
+        }
+        for slot in known.entries.iter().filter_map(|entry| entry.certificate.as_ref()) {
+            names.certificates.unname(slot);
         }
     }
 

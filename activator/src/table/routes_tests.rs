@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::revision::RevisionSlot;
+use crate::certificates::{Certificates, SecretName};
+use crate::revision::{RevisionSlot, Revisions};
 use crate::table::{Visibility, normalize};
 
 fn ingress(name: &str, created: &str, rules: &Value) -> Ingress {
@@ -34,13 +35,26 @@ const T2: &str = "2026-01-02T00:00:00Z";
 
 /// The table of these objects, which come in this order.
 fn table<'a>(objects: impl IntoIterator<Item = &'a Ingress>) -> (Table, Vec<Skipped>) {
-    let (mut routes, revisions, table) = (Routes::new(CLASS), Revisions::default(), ArcSwap::<Table>::default());
+    let (mut routes, all, table) = (Routes::new(CLASS), All::default(), ArcSwap::<Table>::default());
     let mut skipped = Vec::new();
     for object in objects {
-        skipped.extend(routes.change(Change::Applied(object.clone()), &revisions));
+        skipped.extend(routes.change(Change::Applied(object.clone()), all.names()));
     }
     routes.publish(&table);
     (Table::clone(&table.load()), skipped)
+}
+
+/// What routes name.
+#[derive(Default)]
+struct All {
+    revisions: Revisions,
+    certificates: Certificates,
+}
+
+impl All {
+    fn names(&self) -> Names<'_> {
+        Names { revisions: &self.revisions, certificates: &self.certificates }
+    }
 }
 
 fn name_of(slot: &RevisionSlot) -> String {
@@ -232,50 +246,89 @@ fn only_external_hosts_are_redirected() {
 }
 
 #[test]
+fn hosts_have_the_certificates_of_their_ingress() {
+    let (mut routes, all, table) = (Routes::new(CLASS), All::default(), ArcSwap::<Table>::default());
+    let path = json!([{ "splits": [split("a", 100)] }]);
+    let mut object = ingress(
+        "i",
+        T1,
+        &json!([rule("a.x", &path), rule("*.x", &path), rule("b.y", &path), rule("bare", &path),
+            { "hosts": ["in.y"], "visibility": "ClusterLocal", "http": { "paths": path } }]),
+    );
+    object.spec.tls = serde_json::from_value(json!([
+        { "hosts": ["*.x"], "secretName": "wide" },
+        { "hosts": ["b.y", "in.y", "nobody"], "secretName": "b", "secretNamespace": "default" },
+        { "hosts": ["bare"], "secretName": "stolen", "secretNamespace": "other" },
+    ]))
+    .unwrap();
+    let skipped = routes.change(Change::Applied(object.clone()), all.names());
+    let foreign = Skipped::ForeignSecret { ingress: "default/i".into(), secret: "other/stolen".into() };
+    assert_eq!(skipped, [foreign]);
+    routes.publish(&table);
+    let of = |host: &str| {
+        let table = table.load();
+        table.entry(host).unwrap().certificate.as_ref().map(|slot| slot.name().to_string())
+    };
+    assert_eq!((of("a.x"), of("q.x")), (Some("default/wide".into()), Some("default/wide".into())));
+    assert_eq!((of("b.y"), of("in.y"), of("bare")), (Some("default/b".into()), None, None));
+    let wanted = all.certificates.wanted();
+    let names = |names: &[&str]| names.iter().map(|name| SecretName::new("default", name)).collect();
+    assert_eq!(*wanted.borrow(), names(&["b", "wide"]));
+    // A block without hosts is for all of the object's.
+    object.spec.tls = serde_json::from_value(json!([{ "secretName": "all" }])).unwrap();
+    routes.change(Change::Applied(object.clone()), all.names());
+    routes.publish(&table);
+    assert_eq!((of("a.x"), of("in.y")), (Some("default/all".into()), None));
+    assert_eq!(*wanted.borrow(), names(&["all"]));
+    routes.change(Change::Deleted(object), all.names());
+    assert_eq!(*wanted.borrow(), names(&[]));
+}
+
+#[test]
 fn a_host_passes_to_the_next_oldest_and_back() {
-    let (mut routes, revisions, table) = (Routes::new(CLASS), Revisions::default(), ArcSwap::<Table>::default());
+    let (mut routes, all, table) = (Routes::new(CLASS), All::default(), ArcSwap::<Table>::default());
     let of = |name, created| ingress(name, created, &json!([rule("h", &json!([{ "splits": [split(name, 100)] }]))]));
     let serves = |routes: &mut Routes| {
         routes.publish(&table);
         chosen(&table.load(), "h", "/", &[])
     };
-    routes.change(Change::Applied(of("young", "2026-01-03T00:00:00Z")), &revisions);
-    routes.change(Change::Applied(of("middle", T2)), &revisions);
+    routes.change(Change::Applied(of("young", "2026-01-03T00:00:00Z")), all.names());
+    routes.change(Change::Applied(of("middle", T2)), all.names());
     assert_eq!(serves(&mut routes), Some("middle".into()));
     let old = of("old", T1);
-    assert_eq!(routes.change(Change::Applied(old.clone()), &revisions).len(), 1);
+    assert_eq!(routes.change(Change::Applied(old.clone()), all.names()).len(), 1);
     assert_eq!(serves(&mut routes), Some("old".into()));
-    routes.change(Change::Deleted(of("middle", T2)), &revisions);
-    routes.change(Change::Deleted(old), &revisions);
+    routes.change(Change::Deleted(of("middle", T2)), all.names());
+    routes.change(Change::Deleted(old), all.names());
     assert_eq!(serves(&mut routes), Some("young".into()));
-    assert_eq!(revisions.slots(), 1);
-    routes.change(Change::Listed(Vec::new()), &revisions);
-    assert_eq!((serves(&mut routes), routes.hosts(), revisions.slots()), (None, 0, 0));
+    assert_eq!(all.revisions.slots(), 1);
+    routes.change(Change::Listed(Vec::new()), all.names());
+    assert_eq!((serves(&mut routes), routes.hosts(), all.revisions.slots()), (None, 0, 0));
     assert!(routes.known.is_empty() && routes.waiting.is_empty());
 }
 
 #[test]
 fn nothing_is_done_for_an_object_seen_before() {
-    let (mut routes, revisions, table) = (Routes::new(CLASS), Revisions::default(), ArcSwap::<Table>::default());
+    let (mut routes, all, table) = (Routes::new(CLASS), All::default(), ArcSwap::<Table>::default());
     let mut object = ingress("i", T1, &json!([rule("h", &json!([{ "splits": [split("a", 100)] }]))]));
     object.metadata.resource_version = Some("7".into());
-    routes.change(Change::Applied(object.clone()), &revisions);
+    routes.change(Change::Applied(object.clone()), all.names());
     assert!(routes.publish(&table) && !routes.publish(&table));
-    routes.change(Change::Listed(vec![object.clone()]), &revisions);
+    routes.change(Change::Listed(vec![object.clone()]), all.names());
     assert!(!routes.publish(&table));
     object.metadata.resource_version = Some("8".into());
-    routes.change(Change::Applied(object), &revisions);
+    routes.change(Change::Applied(object), all.names());
     assert!(routes.publish(&table));
 }
 
 #[test]
 fn a_replaced_table_is_kept_while_somebody_looks_at_it() {
-    let (mut routes, revisions, table) = (Routes::new(CLASS), Revisions::default(), ArcSwap::<Table>::default());
+    let (mut routes, all, table) = (Routes::new(CLASS), All::default(), ArcSwap::<Table>::default());
     let of = |name| ingress(name, T1, &json!([rule(name, &json!([{ "splits": [split("a", 100)] }]))]));
-    routes.change(Change::Applied(of("one")), &revisions);
+    routes.change(Change::Applied(of("one")), all.names());
     routes.publish(&table);
     let seen = table.load_full();
-    routes.change(Change::Applied(of("two")), &revisions);
+    routes.change(Change::Applied(of("two")), all.names());
     routes.publish(&table);
     assert!(routes.reclaim());
     // What did not change is shared, what did is not.
@@ -332,7 +385,7 @@ fn outcome(table: &Table) -> BTreeMap<Pattern, (String, String)> {
 proptest! {
     #[test]
     fn a_table_kept_up_to_date_is_the_table_built_anew(steps in proptest::collection::vec(any_step(), 0..24), often in 1..4_usize) {
-        let (mut routes, revisions, table) = (Routes::new(CLASS), Revisions::default(), ArcSwap::<Table>::default());
+        let (mut routes, all, table) = (Routes::new(CLASS), All::default(), ArcSwap::<Table>::default());
         let mut objects: BTreeMap<String, Ingress> = BTreeMap::new();
         for (n, step) in steps.into_iter().enumerate() {
             let change = match step {
@@ -344,31 +397,31 @@ proptest! {
                     objects.remove(&object.name_any());
                     Change::Deleted(object)
                 }
-                Step::List(all) => {
-                    objects = all.iter().map(|object| (object.name_any(), object.clone())).collect();
-                    Change::Listed(all)
+                Step::List(list) => {
+                    objects = list.iter().map(|object| (object.name_any(), object.clone())).collect();
+                    Change::Listed(list)
                 }
             };
-            routes.change(change, &revisions);
+            routes.change(change, all.names());
             if n % often == 0 {
                 routes.publish(&table);
             }
         }
         routes.publish(&table);
         // The other way round, so that the order cannot matter.
-        let (mut anew, others, built) = (Routes::new(CLASS), Revisions::default(), ArcSwap::<Table>::default());
+        let (mut anew, others, built) = (Routes::new(CLASS), All::default(), ArcSwap::<Table>::default());
         for object in objects.values().rev() {
-            anew.change(Change::Applied(object.clone()), &others);
+            anew.change(Change::Applied(object.clone()), others.names());
         }
         anew.publish(&built);
         prop_assert_eq!(outcome(&table.load()), outcome(&built.load()));
         prop_assert_eq!(table.load().len(), outcome(&built.load()).len());
-        prop_assert_eq!(revisions.slots(), others.slots());
+        prop_assert_eq!(all.revisions.slots(), others.revisions.slots());
         // And nothing is left behind.
-        routes.change(Change::Listed(Vec::new()), &revisions);
+        routes.change(Change::Listed(Vec::new()), all.names());
         routes.publish(&table);
         prop_assert!(table.load().is_empty() && routes.known.is_empty() && routes.waiting.is_empty());
-        prop_assert_eq!(revisions.slots(), 0);
+        prop_assert_eq!(all.revisions.slots(), 0);
         prop_assert!(table.load().host("x.b").is_none());
     }
 }

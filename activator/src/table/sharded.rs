@@ -10,7 +10,9 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::host::dots;
+
 use super::{HostRoute, MAX_HOST, Pattern};
+use crate::certificates::CertificateSlot;
 
 /// With 100,000 hosts, about a hundred to copy for one that changes, and a list of 8 KiB to copy for each new version.
 const SHARDS: usize = 1024;
@@ -22,6 +24,8 @@ pub struct Entry {
     pub pattern: Pattern,
     /// Where requests for them go.
     pub route: Arc<HostRoute>,
+    /// Their certificate, if the Ingress names one.
+    pub certificate: Option<Arc<CertificateSlot>>,
 }
 
 /// All hosts. Reads only go down; writes are the control thread's.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use activator::shared::Shared;
 use activator::{Activator, Change, Config, Error, Feed};
 use api::labels::networking::DORMOUSE_INGRESS_CLASS;
+use api::networking::{Ingress, ingress_hash};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -46,6 +47,8 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
 /// An activator that runs.
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
+    pub(crate) inside: Option<SocketAddr>,
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) feed: Feed,
     pub(crate) shared: Arc<Shared>,
@@ -59,6 +62,8 @@ impl Door {
         let stop = CancellationToken::new();
         Self {
             address: activator.local_addr(),
+            inside: activator.inside_addr(),
+            tls: activator.tls_addr(),
             metrics: activator.metrics_addr(),
             feed: activator.feed(),
             shared: activator.shared(),
@@ -103,6 +108,21 @@ impl Door {
         });
         self.feed.ingress(Change::Applied(serde_json::from_value(object).unwrap()));
         until("host known", || self.shared.table.load().host(host).is_some()).await;
+    }
+
+    /// Serves an Ingress of this spec, once its hosts are known.
+    pub(crate) async fn ingress(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+            "metadata": { "name": name, "namespace": "ns",
+                "annotations": { "networking.knative.dev/ingress.class": DORMOUSE_INGRESS_CLASS } },
+            "spec": spec,
+        });
+        let object: Ingress = serde_json::from_value(object).unwrap();
+        let hash = ingress_hash(&object);
+        self.feed.ingress(Change::Applied(object));
+        let served = || self.shared.table.load().entries().any(|entry| entry.route.hash == hash.as_str());
+        until("ingress served", served).await;
     }
 
     /// Sets the pods of a revision.
