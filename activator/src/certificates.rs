@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -57,6 +57,8 @@ pub struct CertificateSlot {
     current: ArcSwapOption<Certificate>,
     /// Who names it. Changed by the control thread only.
     users: AtomicUsize,
+    /// Whether it is known what the Secret holds.
+    seen: AtomicBool,
 }
 
 impl CertificateSlot {
@@ -77,6 +79,8 @@ pub struct Certificates {
     /// Off the request path, and off the handshake's.
     slots: Mutex<HashMap<SecretName, Arc<CertificateSlot>>>,
     wanted: watch::Sender<BTreeSet<SecretName>>,
+    /// Slots whose Secret was not seen yet.
+    unseen: watch::Sender<usize>,
     /// For names that have no certificate of their own.
     default: Option<Arc<CertificateSlot>>,
 }
@@ -90,7 +94,12 @@ impl Default for Certificates {
 impl Certificates {
     /// None yet. `default`: the Secret for names without one.
     pub fn new(default: Option<SecretName>) -> Self {
-        let mut this = Self { slots: Mutex::default(), wanted: watch::Sender::new(BTreeSet::new()), default: None };
+        let mut this = Self {
+            slots: Mutex::default(),
+            wanted: watch::Sender::default(),
+            unseen: watch::Sender::default(),
+            default: None,
+        };
         this.default = default.map(|name| this.name(&name));
         this
     }
@@ -102,8 +111,13 @@ impl Certificates {
             self.wanted.send_modify(|wanted| {
                 wanted.insert(name.clone());
             });
-            let (current, users) = (ArcSwapOption::empty(), AtomicUsize::default());
-            Arc::new(CertificateSlot { name: name.clone(), current, users })
+            self.unseen.send_modify(|unseen| *unseen += 1);
+            Arc::new(CertificateSlot {
+                name: name.clone(),
+                current: ArcSwapOption::empty(),
+                users: AtomicUsize::default(),
+                seen: AtomicBool::default(),
+            })
         });
         slot.users.fetch_add(1, Ordering::Relaxed);
         Arc::clone(slot)
@@ -115,6 +129,7 @@ impl Certificates {
             return;
         }
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot.name);
+        self.see(slot);
         self.wanted.send_modify(|wanted| {
             wanted.remove(&slot.name);
         });
@@ -124,9 +139,24 @@ impl Certificates {
     pub fn apply(&self, name: &SecretName, secret: Option<&Secret>) -> Result<(), BadSecret> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(slot) = slots.get(name) else { return Ok(()) };
-        let certificate = secret.map(read).transpose()?;
-        slot.current.store(certificate.map(Arc::new));
-        Ok(())
+        // The certificate first, then the news of it.
+        let certificate = secret.map(read).transpose();
+        if let Ok(certificate) = &certificate {
+            slot.current.store(certificate.clone().map(Arc::new));
+        }
+        self.see(slot);
+        certificate.map(drop)
+    }
+
+    fn see(&self, slot: &CertificateSlot) {
+        if !slot.seen.swap(true, Ordering::Relaxed) {
+            self.unseen.send_modify(|unseen| *unseen -= 1);
+        }
+    }
+
+    /// Waits until it is known of every Secret what it holds; before that "no certificate" could be wrong.
+    pub async fn settled(&self) {
+        let _ = self.unseen.subscribe().wait_for(|unseen| *unseen == 0).await;
     }
 
     /// The Secrets that are named.

@@ -45,6 +45,9 @@ use crate::world::{Rules, Synced, World};
 /// Load reports go out this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// Longest wait for certificates before https is served without some.
+const CERTIFICATES: Duration = Duration::from_secs(5);
+
 /// Why an activator cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -360,8 +363,9 @@ impl DataThread {
                 dial: proxy::dial::DialPolicy { attempts: 5, ..proxy::dial::DialPolicy::default() },
                 ..PoolConfig::default()
             });
+            let watching = config.client.is_some();
             let needs_ingresses = matches!(config.routing, Routing::Ingress { .. });
-            if config.client.is_some() {
+            if watching {
                 tokio::select! {
                     _ = synced.wait_for(|synced| synced.complete(needs_ingresses)) => {}
                     () = drain.started() => {}
@@ -370,7 +374,7 @@ impl DataThread {
             tokio::task::spawn_local(forget_gone(pool.clone(), shared.gone.subscribe()));
             let wanted = config.observing.telemetry.traces.as_ref();
             let door = Rc::new(Door {
-                shared,
+                shared: Arc::clone(&shared),
                 shard,
                 traces: wanted.zip(outbox).map(|(traces, outbox)| Traces::new(&traces::HOP, traces.sampler, outbox)),
                 pool,
@@ -392,7 +396,18 @@ impl DataThread {
                     Entrance::Internal => internal_tls.clone(),
                     Entrance::External | Entrance::Local => None,
                 };
-                proxy::serve(listener, ServerConfig { tls, ..server.clone() }, drain.clone(), make)
+                let server = ServerConfig { tls, ..server.clone() };
+                let (shared, drain) = (Arc::clone(&shared), drain.clone());
+                async move {
+                    if entrance == Entrance::Https && watching {
+                        // One Secret that cannot be read must not keep the others waiting for ever.
+                        tokio::select! {
+                            _ = tokio::time::timeout(CERTIFICATES, shared.certificates.settled()) => {}
+                            () = drain.started() => {}
+                        }
+                    }
+                    proxy::serve(listener, server, drain, make).await;
+                }
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}
@@ -444,7 +459,7 @@ impl Control {
             };
             let watches = async {
                 if let Some(client) = config.client.clone() {
-                    crate::watch::run(client, shared.feed.clone(), &config).await;
+                    Box::pin(crate::watch::run(client, shared.feed.clone(), &config)).await;
                 }
             };
             let secrets = async {

@@ -114,9 +114,10 @@ async fn configure(flags: Flags, log: Log) -> Result<Config, StartError> {
     let maps = Maps { api: Api::namespaced(client.clone(), &config.system_namespace), config: &config };
     let mut live = LiveSettings::default();
     for name in [&config.config_maps.logging, &config.config_maps.observability] {
-        match maps.get(name).await? {
-            Some(data) => drop(live.apply(&config.config_maps, name, &data)?),
-            None => tracing::info!(name, "no such ConfigMap; defaults hold"),
+        if let Some(data) = maps.get(name).await? {
+            live.apply(&config.config_maps, name, &data)?;
+        } else {
+            tracing::info!(name, "no such ConfigMap; defaults hold");
         }
     }
     log.shape(observe::log_settings(&live.logging));

@@ -1,20 +1,29 @@
 //! The gateway from outside: its three listeners, and everything an Ingress can say.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
+
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use activator::{Config, SecretName};
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Version};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use support::{Answer, Door, PATIENCE, Pod, send, tally, until};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -38,12 +47,13 @@ const DEFAULT: Pem = certificate!("default");
 
 const INNER: &str = "hello.ns.svc.cluster.local";
 
-fn loopback() -> Option<SocketAddr> {
-    Some(SocketAddr::from(([127, 0, 0, 1], 0)))
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 fn config() -> Config {
-    Config { threads: 2, local_listen: loopback(), tls_listen: loopback(), https_port: 8443, ..Config::detached() }
+    let (local_listen, tls_listen) = (Some(loopback()), Some(loopback()));
+    Config { threads: 2, local_listen, tls_listen, https_port: 8443, ..Config::detached() }
 }
 
 /// A gateway with a pod for each of these revisions.
@@ -303,6 +313,130 @@ async fn whoever_has_no_certificate_gets_the_default_one() {
     secret(&door, "first", FIRST);
     connect_once_known(&door, "hello.test", FIRST).await;
     door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_secrets_that_ingresses_name_are_asked_for() {
+    let api = SecretServer::start().await;
+    api.put("first", FIRST);
+    api.put("secret-of-others", WIDE);
+    let (door, _pods) = gateway(config(), ["hello"]).await;
+    // The door is fed by hand, and only its Secrets come from the API server.
+    let (client, feed, wanted) = (api.client(), door.feed.clone(), door.shared.certificates.wanted());
+    let watching = tokio::task::LocalSet::new();
+    let scenario = async {
+        let tls = |name: &str| json!([{ "hosts": ["hello.test"], "secretName": name }]);
+        let rules = json!([rule(&["hello.test"], "ExternalIP", &to("hello"))]);
+        door.ingress("hello", json!({ "rules": rules, "tls": tls("first") })).await;
+        connect_once_known(&door, "hello.test", FIRST).await;
+        api.put("first", SECOND);
+        connect_once_known(&door, "hello.test", SECOND).await;
+        // Another Secret, which comes later than its Ingress.
+        door.ingress("hello", json!({ "rules": rules, "tls": tls("late") })).await;
+        until("asked for", || api.asked().contains("late")).await;
+        tokio::time::timeout(PATIENCE, door.shared.certificates.settled()).await.expect("known not to be there");
+        assert_eq!(refused(door.tls.unwrap(), "hello.test").await, AlertDescription::UnrecognisedName);
+        api.put("late", FIRST);
+        connect_once_known(&door, "hello.test", FIRST).await;
+        assert_eq!(api.asked(), ["first".to_owned(), "late".to_owned()].into());
+        until("first is not watched any more", || api.watched("first") == 0).await;
+    };
+    watching.spawn_local(activator::watch::secrets(client, wanted, feed));
+    watching.run_until(scenario).await;
+    door.close().await;
+}
+
+/// As much of an API server as a watch of one Secret needs.
+#[derive(Clone)]
+struct SecretServer {
+    address: SocketAddr,
+    state: Arc<Mutex<ServerState>>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct ServerState {
+    secrets: BTreeMap<String, Secret>,
+    asked: BTreeSet<String>,
+    watched: BTreeMap<String, Arc<()>>,
+}
+
+impl SecretServer {
+    async fn start() -> Self {
+        let listener = TcpListener::bind(loopback()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let this = Self { address, state: Arc::default(), changed: watch::Sender::new(1) };
+        let served = this.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let served = served.clone();
+                let service = service_fn(move |request| std::future::ready(served.answer(&request)));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        this
+    }
+
+    fn client(&self) -> kube::Client {
+        kube::Client::try_from(kube::Config::new(format!("http://{}", self.address).parse().unwrap())).unwrap()
+    }
+
+    fn put(&self, name: &str, pem: Pem) {
+        self.changed.send_modify(|version| {
+            *version += 1;
+            let mut secret = as_secret(pem);
+            secret.metadata.name = Some(name.to_owned());
+            secret.metadata.resource_version = Some(version.to_string());
+            self.state.lock().unwrap().secrets.insert(name.to_owned(), secret);
+        });
+    }
+
+    fn asked(&self) -> BTreeSet<String> {
+        self.state.lock().unwrap().asked.clone()
+    }
+
+    fn watched(&self, name: &str) -> usize {
+        self.state.lock().unwrap().watched.get(name).map_or(0, |watches| Arc::strong_count(watches) - 1)
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
+        let query = request.uri().query().unwrap_or_default();
+        let name = query.split('&').find_map(|part| part.strip_prefix("fieldSelector=metadata.name%3D"));
+        let only_one = request.uri().path() == "/api/v1/namespaces/ns/secrets";
+        let Some(name) = name.filter(|_| only_one).map(str::to_owned) else {
+            panic!("asked for more than one Secret: {}", request.uri());
+        };
+        let mut state = self.state.lock().unwrap();
+        state.asked.insert(name.clone());
+        if !query.contains("watch=true") {
+            let items: Vec<&Secret> = state.secrets.get(&name).into_iter().collect();
+            let version = self.changed.borrow().to_string();
+            let list = json!({ "kind": "SecretList", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items });
+            return Ok(Response::new(Full::from(list.to_string()).boxed_unsync()));
+        }
+        let alive = Arc::clone(state.watched.entry(name.clone()).or_default());
+        let since =
+            query.split('&').find_map(|part| part.strip_prefix("resourceVersion=")).unwrap().parse::<u64>().unwrap();
+        let (this, changes) = (self.clone(), self.changed.subscribe());
+        let events = futures::stream::unfold((since, changes, alive), move |(since, mut changes, alive)| {
+            let (this, name) = (this.clone(), name.clone());
+            async move {
+                loop {
+                    let secret = this.state.lock().unwrap().secrets.get(&name).cloned();
+                    let version =
+                        secret.as_ref().and_then(|secret| secret.metadata.resource_version.as_ref()?.parse().ok());
+                    if let (Some(secret), Some(version)) = (secret, version.filter(|version| *version > since)) {
+                        let event = format!("{}\n", json!({ "type": "MODIFIED", "object": secret }));
+                        return Some((Ok(Frame::data(Bytes::from(event))), (version, changes, alive)));
+                    }
+                    changes.changed().await.ok()?;
+                }
+            }
+        });
+        Ok(Response::new(StreamBody::new(events).boxed_unsync()))
+    }
 }
 
 fn as_secret((chain, key): Pem) -> Secret {

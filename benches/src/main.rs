@@ -22,6 +22,7 @@ mod queue_proxy;
 mod quota;
 mod report;
 mod system;
+mod table;
 mod wake;
 
 use clap::{Parser, ValueEnum};
@@ -62,6 +63,8 @@ enum Bench {
     Held,
     /// From a pod that is ready to the first byte at it; 10,000 wake-ups at once; memory of sleeping revisions.
     Wake,
+    /// The gateway's routing table with 100,000 hosts: build, change, look-up, memory.
+    Table,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -75,6 +78,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Held => held::run(cli.quick)?,
         Bench::Wake => wake::run(cli.quick)?,
         Bench::QueueProxy => hop::run(&queue_proxy::PLAN, cli.quick, &cli.only, &cli.steps)?,
+        Bench::Table => table::run(cli.quick)?,
     };
     if cli.json {
         print!("{}", report.to_json_lines());

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("autoscaler", &["api", "proxy"]),
     ("control", &["api", "proxy"]),
     ("local", &["api", "proxy", "queue-proxy", "activator", "autoscaler", "control"]),
-    ("benches", &["api", "proxy"]),
+    ("benches", &["api", "proxy", "activator"]),
 ];
 
 #[test]

@@ -455,8 +455,8 @@ impl Lease {
             if idle.len() >= endpoint.config.max_idle_per_target {
                 return;
             }
-            let _counted = Counted::new(&endpoint.all_idle);
-            idle.push(Idle { connection, _counted, since: Instant::now(), lifetime: self.lifetime });
+            let counted = Counted::new(&endpoint.all_idle);
+            idle.push(Idle { connection, _counted: counted, since: Instant::now(), lifetime: self.lifetime });
         }
         if !endpoint.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(&endpoint), endpoint.config.idle_lifetime.min(SWEEP)));

@@ -17,6 +17,10 @@
 //! | `DORMOUSE_DATA_THREADS` | 0 | threads for requests; 0 = one per core |
 //! | `DORMOUSE_LISTEN_IP` | `::` | where all ports are opened |
 //! | `DORMOUSE_AUTOSCALER_URL` | by cluster DNS | the autoscaler's websocket |
+//! | `DORMOUSE_LOCAL_PORT` | none | gateway: for cluster-local hosts too |
+//! | `DORMOUSE_TLS_PORT` | none | gateway: https, with the certificates that Ingresses name |
+//! | `DORMOUSE_DEFAULT_CERTIFICATE` | none | `namespace/name` of the Secret for hosts without one of their own |
+//! | `DORMOUSE_HTTPS_PORT` | 443 | where clients find https, for redirects |
 //!
 //! `KUBERNETES_MIN_VERSION` and where the API server is belong to [`crate::standalone`]; an empty variable is one that
 //! is not set.
@@ -28,6 +32,7 @@ use std::time::Duration;
 use api::ports;
 
 use super::{Config, QUEUE_LIMIT, Routing, cluster_domain};
+use crate::certificates::SecretName;
 use crate::endpoints::probe::Rhythm;
 use crate::live::Names;
 
@@ -66,6 +71,24 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
             None => Ok(default),
             Some(value) => value.parse().map_err(|_| ConfigError::Wrong { name, value, problem }),
         }
+    }
+
+    fn port(&self, name: &'static str) -> Result<Option<u16>, ConfigError> {
+        let port = |value: String| match value.parse() {
+            Ok(0) | Err(_) => Err(ConfigError::Wrong { name, value, problem: "want a port" }),
+            Ok(port) => Ok(port),
+        };
+        self.optional(name).map(port).transpose()
+    }
+
+    fn secret(&self, name: &'static str) -> Result<Option<SecretName>, ConfigError> {
+        let secret = |value: String| match value.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(SecretName::new(namespace, name))
+            }
+            _ => Err(ConfigError::Wrong { name, value, problem: "want namespace/name of a Secret" }),
+        };
+        self.optional(name).map(secret).transpose()
     }
 
     fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {
@@ -139,6 +162,10 @@ impl Config {
                 curves: vars.optional("ACTIVATOR_TLS_CURVE_PREFERENCES").unwrap_or_default(),
             },
             server_timing: vars.parsed("DORMOUSE_SERVER_TIMING", false, "want true or false")?,
+            local_listen: vars.port("DORMOUSE_LOCAL_PORT")?.map(at),
+            tls_listen: vars.port("DORMOUSE_TLS_PORT")?.map(at),
+            default_certificate: vars.secret("DORMOUSE_DEFAULT_CERTIFICATE")?,
+            https_port: vars.port("DORMOUSE_HTTPS_PORT")?.unwrap_or(defaults.https_port),
             linger: Duration::from_secs(45),
             drain_limit: None,
             ..defaults
@@ -197,6 +224,24 @@ mod tests {
     }
 
     #[test]
+    fn the_listeners_of_a_gateway() {
+        let config = with(&[
+            ("DORMOUSE_LISTEN_IP", "127.0.0.9"),
+            ("DORMOUSE_LOCAL_PORT", "8081"),
+            ("DORMOUSE_TLS_PORT", "8443"),
+            ("DORMOUSE_DEFAULT_CERTIFICATE", "system/wildcard"),
+            ("DORMOUSE_HTTPS_PORT", "8444"),
+        ])
+        .unwrap();
+        assert_eq!(config.local_listen, Some("127.0.0.9:8081".parse().unwrap()));
+        assert_eq!(config.tls_listen, Some("127.0.0.9:8443".parse().unwrap()));
+        assert_eq!(config.default_certificate, Some(SecretName::new("system", "wildcard")));
+        assert_eq!(config.https_port, 8444);
+        let config = with(&[]).unwrap();
+        assert_eq!((config.local_listen, config.tls_listen, config.https_port), (None, None, 443));
+    }
+
+    #[test]
     fn what_is_missing_or_wrong_is_named() {
         for (missing, _) in REQUIRED {
             let vars: Vec<_> = REQUIRED.into_iter().filter(|(name, _)| *name != missing).collect();
@@ -214,6 +259,9 @@ mod tests {
             ("DORMOUSE_LISTEN_IP", "here"),
             ("DORMOUSE_ROUTING", "by-host"),
             ("DORMOUSE_DATA_THREADS", "few"),
+            ("DORMOUSE_TLS_PORT", "0"),
+            ("DORMOUSE_DEFAULT_CERTIFICATE", "a/b/c"),
+            ("DORMOUSE_DEFAULT_CERTIFICATE", "wildcard"),
         ] {
             let error = with(&[(name, value)]).err().unwrap().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

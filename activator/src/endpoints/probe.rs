@@ -31,6 +31,9 @@ const MOST_OPEN: usize = 4096;
 /// an answer, so that a mass start goes on in upstream's rhythm instead of waiting for turns that are held.
 const MOST_HELD: usize = MOST_OPEN / 2;
 
+/// What stands before pods of a mesh answers so by itself.
+const MESHED: [StatusCode; 2] = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+
 /// How pods are asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Rhythm {
@@ -82,9 +85,8 @@ impl Outcome {
     fn look(self) -> Option<Look> {
         match self {
             Self::Ready => None,
-            Self::NotYet(StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE, _) => Some(Look::Mesh),
-            Self::NotYet(..) => Some(Look::Other),
-            Self::Refused | Self::Silent(_) => Some(Look::Mesh),
+            Self::NotYet(status, _) if !MESHED.contains(&status) => Some(Look::Other),
+            Self::NotYet(..) | Self::Refused | Self::Silent(_) => Some(Look::Mesh),
         }
     }
 }
