@@ -14,6 +14,12 @@ use crate::endpoints::probe::Rhythm;
 /// Waiters per revision unless told otherwise: upstream's queue depth (which upstream cannot reach).
 pub const QUEUE_LIMIT: usize = 10_000;
 
+/// Waiters in all revisions together unless told otherwise.
+pub const QUEUE_LIMIT_TOTAL: usize = 100_000;
+/// Bytes that waiting requests hold, in all revisions together, unless told otherwise: less than half of the memory
+/// that upstream's Deployment gives an activator (600 MiB).
+pub const QUEUE_BYTES_TOTAL: usize = 256 << 20;
+
 /// How a request says which revision it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routing {
@@ -54,6 +60,10 @@ pub struct Config {
     pub observer: Observer,
     /// Most requests that wait for one revision; more are told 503.
     pub queue_limit: usize,
+    /// Most requests that wait, for all revisions together.
+    pub queue_limit_total: usize,
+    /// Most bytes that requests which wait may hold, for all revisions together.
+    pub queue_bytes_total: usize,
     /// Idle HTTP/1 connections kept per pod and thread.
     pub max_idle_per_target: usize,
     /// How starting pods are asked whether they can serve.
@@ -106,6 +116,8 @@ impl Config {
             threads: 0,
             observer: Observer::default(),
             queue_limit: QUEUE_LIMIT,
+            queue_limit_total: QUEUE_LIMIT_TOTAL,
+            queue_bytes_total: QUEUE_BYTES_TOTAL,
             max_idle_per_target: 100,
             rhythm: Rhythm::default(),
             mesh: settings::MeshCompatibility::Auto,
@@ -151,6 +163,8 @@ impl Config {
             pod_ip,
             max_idle_per_target: number("MAX_IDLE_PROXY_CONNS_PER_HOST", 100)?,
             queue_limit: number("DORMOUSE_QUEUE_LIMIT", QUEUE_LIMIT)?,
+            queue_limit_total: number("DORMOUSE_QUEUE_LIMIT_TOTAL", QUEUE_LIMIT_TOTAL)?,
+            queue_bytes_total: number("DORMOUSE_QUEUE_BYTES_TOTAL", QUEUE_BYTES_TOTAL)?,
             rhythm: Rhythm {
                 timeout: duration("PROBE_TIMEOUT", defaults.rhythm.timeout)?,
                 every: duration("PROBE_FREQUENCY", defaults.rhythm.every)?,
@@ -195,11 +209,13 @@ mod tests {
             ("SYSTEM_NAMESPACE", "knative-serving"),
             ("CLUSTER_DOMAIN", "c.l"),
             ("PROBE_FREQUENCY", "50ms"),
+            ("DORMOUSE_QUEUE_BYTES_TOTAL", "1000"),
         ])
         .unwrap();
         assert_eq!(config.autoscaler_url, "ws://autoscaler.knative-serving.svc.c.l:8080");
         assert_eq!(config.routing, Routing::Identity { cluster_domain: "c.l".into() });
         assert_eq!(config.rhythm.every, Duration::from_millis(50));
+        assert_eq!((config.queue_limit_total, config.queue_bytes_total), (QUEUE_LIMIT_TOTAL, 1000));
         assert_eq!((config.listen.port(), config.also_listen[0].port()), (8012, 8013));
     }
 

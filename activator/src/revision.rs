@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use api::activation::Policy;
 use api::labels::serving;
 use api::serving::Revision as RevisionObject;
 use arc_swap::ArcSwap;
@@ -14,7 +15,7 @@ use proxy::deadline::Limits;
 
 use crate::metrics::{Metrics, RevisionMetrics};
 use crate::report::Load;
-use crate::throttle::Throttle;
+use crate::throttle::{Lines, Throttle};
 use crate::wake::Wake;
 
 /// Namespace and name of a revision. Cheap to clone.
@@ -61,6 +62,8 @@ pub struct Settings {
     /// Whether a pod may be used before Kubernetes calls it ready: not if only the kubelet can tell (exec readiness
     /// probe of the serving container, or any startup probe).
     pub trust_early_probe: bool,
+    /// How its requests are held and ordered; `None` = as upstream does.
+    pub policy: Option<Box<Policy>>,
     /// Service it belongs to; may be empty.
     pub service: String,
     /// Configuration it belongs to.
@@ -83,6 +86,9 @@ impl Settings {
                 idle: seconds(spec.idle_timeout_seconds).map(Duration::from_secs),
             },
             trust_early_probe: trust_early_probe(&spec.pod.containers),
+            policy: Some(api::activation::read(object.annotations()).0)
+                .filter(|policy| !policy.is_default())
+                .map(Box::new),
             service: label(serving::SERVICE, object.labels()),
             configuration: label(serving::CONFIGURATION, object.labels()),
         }
@@ -130,9 +136,10 @@ pub struct Revision {
 
 impl Revision {
     /// A revision without pods.
-    pub fn new(key: RevisionKey, settings: Settings, queue_limit: usize) -> Self {
+    pub fn new(key: RevisionKey, settings: Settings, lines: &Lines) -> Self {
+        let terms = lines.terms(settings.container_concurrency, settings.policy.as_deref());
         Self {
-            throttle: Throttle::new(settings.container_concurrency, queue_limit),
+            throttle: Throttle::new(terms, Arc::clone(&lines.budget)),
             load: Load::default(),
             wake: Wake::default(),
             metrics: OnceLock::new(),
@@ -165,16 +172,18 @@ impl Revisions {
     }
 
     /// Adds or corrects a revision.
-    pub fn apply(&self, key: &RevisionKey, settings: Settings, queue_limit: usize) -> Arc<Revision> {
+    pub fn apply(&self, key: &RevisionKey, settings: Settings, lines: &Lines) -> Arc<Revision> {
         if let Some(known) = self.get(key) {
             let same_limit = known.settings.load().container_concurrency == settings.container_concurrency;
             if same_limit {
+                // Annotations may change.
+                known.throttle.set_terms(lines.terms(settings.container_concurrency, settings.policy.as_deref()));
                 known.settings.store(Arc::new(settings));
                 return known;
             }
             // Deleted and made anew under the same name between two looks.
         }
-        let revision = Arc::new(Revision::new(key.clone(), settings, queue_limit));
+        let revision = Arc::new(Revision::new(key.clone(), settings, lines));
         self.map.insert(key.clone(), Arc::clone(&revision));
         revision
     }
@@ -226,6 +235,36 @@ mod tests {
         assert_eq!(read.limits.idle, None);
         assert_eq!((read.service.as_str(), read.configuration.as_str()), ("s", "c"));
         assert!(read.trust_early_probe);
+    }
+
+    #[test]
+    fn annotations_make_a_policy_and_may_change() {
+        let key = RevisionKey::new("n", "r");
+        let of = |annotations: serde_json::Value| {
+            let object = json!({
+                "apiVersion": "serving.knative.dev/v1", "kind": "Revision",
+                "metadata": { "name": "r", "namespace": "n", "annotations": annotations },
+                "spec": { "containers": [{ "image": "i" }] },
+            });
+            Settings::of(&serde_json::from_value(object).unwrap())
+        };
+        assert_eq!(of(json!({ "autoscaling.knative.dev/min-scale": "1" })).policy, None);
+        assert_eq!(of(json!({ "activator.dormouse.dev/queue-length": "many" })).policy, None);
+        let one = of(json!({ "activator.dormouse.dev/queue-length": "1" }));
+        assert_eq!(one.policy.as_ref().and_then(|policy| policy.queue_length), Some(1));
+
+        let lines = Lines::each(2);
+        let revisions = Revisions::default();
+        let revision = revisions.apply(&key, one, &lines);
+        let enter = || match revision.throttle.enter(&crate::throttle::ask::Ask::default()) {
+            crate::throttle::Admission::Waiting(wait, _) => Some(wait),
+            _ => None,
+        };
+        let first = enter();
+        assert!(first.is_some() && enter().is_none());
+        assert!(Arc::ptr_eq(&revisions.apply(&key, of(json!({})), &lines), &revision));
+        let second = enter();
+        assert!(second.is_some() && enter().is_none(), "the activator's own bound");
     }
 
     #[test]

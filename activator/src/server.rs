@@ -28,6 +28,8 @@ use crate::handler::{Connection, Door};
 use crate::metrics::Metrics;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
+use crate::throttle::Lines;
+use crate::throttle::budget::Budget;
 use crate::world::{Rules, Synced, World};
 
 /// Load reports go out this often.
@@ -133,7 +135,10 @@ impl Activator {
                 Routing::Ingress { class } => class.clone(),
                 Routing::Identity { .. } => String::new(),
             },
-            queue_limit: self.config.queue_limit,
+            lines: Lines {
+                length: self.config.queue_limit,
+                budget: Budget::new(self.config.queue_limit_total, self.config.queue_bytes_total),
+            },
             rhythm: self.config.rhythm,
             trust_kubernetes: self.config.mesh == api::settings::MeshCompatibility::Disabled,
             own_ip: self.config.pod_ip.clone(),

@@ -11,6 +11,7 @@ use super::reply::Up;
 use crate::feed::Event;
 use crate::revision::Revision;
 use crate::shared::Shared;
+use crate::throttle::ask::Ask;
 use crate::throttle::{Admission, Permit, Wait};
 
 /// Pods tried for one request. Each failed one is out until it passes a probe, so this is not reached unless pods
@@ -40,7 +41,8 @@ pub async fn serve(
     let metrics = revision.metrics(&shared.metrics);
     let mut waited = None;
     for attempt in 0..MOST_TRIES {
-        let admission = if attempt == 0 { revision.throttle.enter() } else { revision.throttle.enter_again() };
+        let ask = Ask::default();
+        let admission = if attempt == 0 { revision.throttle.enter(&ask) } else { revision.throttle.enter_again(&ask) };
         let permit = match admission {
             Admission::Admitted(permit) => permit,
             Admission::Waiting(wait, asleep) => {
@@ -52,7 +54,7 @@ pub async fn serve(
                 waited = Some(waited.unwrap_or(Duration::ZERO) + start.elapsed());
                 permit
             }
-            Admission::Full => return Err(queue_full()),
+            Admission::Full(_) => return Err(queue_full()),
         };
         let active = Up::new(&metrics.active);
         forward::set_host(&mut request, permit.target().host().clone())?;
