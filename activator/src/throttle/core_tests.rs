@@ -51,7 +51,7 @@ fn fill(core: &mut Core<()>, most: usize) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn t01_t04_t07_capacity_is_limit_times_pods() {
+fn t01_t04_t06_t07_capacity_is_limit_times_pods() {
     for (limit, pods, expected) in [(10, 1, 10), (10, 10, 100), (10, 0, 0), (10, 2, 20), (1, 5, 5)] {
         assert_eq!(fill(&mut core(limit, 1..=pods), 1000).len(), expected, "limit {limit}, {pods} pods");
     }
@@ -88,6 +88,30 @@ fn t11_t14_without_a_limit_every_pod_is_everybodys() {
     assert_eq!(core.candidates().count(), 3);
     set_pods(&mut core, [], &mut Vec::new());
     assert!(core.is_asleep());
+}
+
+#[test]
+fn t18_t19_a_share_that_grows_lets_waiters_in() {
+    // Two activators and three pods: one is ours, the other request waits.
+    let mut core = core(1, 1..=3);
+    core.set_share(Share { index: Some(1), activators: 2 }, &mut Vec::new());
+    let Enter::Admitted(slot) = core.enter(&PLAIN) else { panic!("one pod is ours") };
+    assert_eq!(slot.target.address, address(2));
+    let Enter::Waiting(ticket) = core.enter(&PLAIN) else { panic!("only one pod is ours") };
+    // The other activator is gone: all three are.
+    core.set_share(Share { index: Some(0), activators: 1 }, &mut Vec::new());
+    assert!(matches!(core.poll(ticket, || ()), Turn::Admitted(_)));
+    assert_eq!(core.candidates().count(), 3);
+}
+
+#[test]
+fn t31_more_pods_are_more_slots_while_one_is_held() {
+    let mut core = core(1, [1]);
+    let Enter::Admitted(held) = core.enter(&PLAIN) else { panic!("a free slot") };
+    set_pods(&mut core, 1..=3, &mut Vec::new());
+    assert_eq!(fill(&mut core, 10).len(), 2);
+    core.leave(held, &mut Vec::new());
+    assert_eq!(core.in_flight(), 2);
 }
 
 #[test]
