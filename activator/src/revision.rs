@@ -134,7 +134,7 @@ pub struct Revision {
     /// Its wake-up, if one is under way.
     pub wake: Wake,
     /// Made with the first request: 100k idle revisions must cost next to nothing.
-    metrics: OnceLock<RevisionMetrics>,
+    metrics: OnceLock<Arc<RevisionMetrics>>,
 }
 
 impl Revision {
@@ -158,7 +158,7 @@ impl Revision {
 
     /// Its metric handles, if it ever had a request.
     pub fn metrics_if_any(&self) -> Option<&RevisionMetrics> {
-        self.metrics.get()
+        self.metrics.get().map(|metrics| &**metrics)
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `DORMOUSE_QUEUE_LIMIT` | 10000 | waiters per revision |
 //! | `DORMOUSE_QUEUE_LIMIT_TOTAL` | 100000 | waiters in all |
 //! | `DORMOUSE_QUEUE_BYTES_TOTAL` | 268435456 | bytes that waiting requests hold in all |
+//! | `METRICS_PROMETHEUS_*`, `OTEL_*`, `DORMOUSE_OLD_METRIC_NAMES` | | see [`crate::observe`] |
 //! | `DORMOUSE_SERVER_TIMING` | false | `Server-Timing` on answers |
 //! | `DORMOUSE_ROUTING` | identity | `gateway`: by Host, from the Ingresses of our class |
 //! | `DORMOUSE_DATA_THREADS` | 0 | threads for requests; 0 = one per core |
@@ -137,7 +138,6 @@ impl Config {
             listen: at(ports::HTTP1),
             also_listen: vec![at(ports::H2C)],
             profiling_listen: Some(at(vars.parsed("PROFILING_PORT", ports::PROFILING, "want a port")?)),
-            metrics_listen: Some(at(ports::AUTOSCALING_METRICS)),
             autoscaler_url,
             routing,
             threads: vars.parsed("DORMOUSE_DATA_THREADS", 0, "want a whole number")?,
