@@ -1,6 +1,14 @@
 //! What an activator is told at its start.
+//!
+//! [`environment`] reads upstream's variables, [`flags`] its command line; what only the API server can say is added by
+//! [`crate::standalone`].
+
+pub mod cluster_domain;
+pub mod environment;
+pub mod flags;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::labels::SYSTEM_NAMESPACE;
@@ -8,8 +16,14 @@ use api::labels::networking::DORMOUSE_INGRESS_CLASS;
 use api::timeline::Observer;
 use api::{ports, settings};
 use kube::Client;
+use proxy::tls;
+use tokio::sync::watch;
 
+use crate::certificates::SecretName;
 use crate::endpoints::probe::Rhythm;
+use crate::internal_tls::InternalTls;
+use crate::live::{LiveSettings, Names};
+pub use environment::ConfigError;
 
 /// Waiters per revision unless told otherwise: upstream's queue depth (which upstream cannot reach).
 pub const QUEUE_LIMIT: usize = 10_000;
@@ -42,10 +56,28 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Further addresses with the same service (the h2c port of a drop-in).
     pub also_listen: Vec<SocketAddr>,
+    /// Where profiles may be asked for, if anywhere.
+    pub profiling_listen: Option<SocketAddr>,
+    /// Where requests from inside the cluster come in: to cluster-local hosts too, which are served nowhere else.
+    pub local_listen: Option<SocketAddr>,
+    /// Where requests by https come in; certificates are those of the Secrets that Ingresses name. Gateway only.
+    pub tls_listen: Option<SocketAddr>,
+    /// What that TLS negotiates.
+    pub tls: tls::Options,
+    /// The Secret with the certificate for hosts that have none of their own; without it they are refused.
+    pub default_certificate: Option<SecretName>,
     /// Where `GET /metrics` is answered, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// See [`Routing`].
     pub routing: Routing,
+    /// Where ConfigMaps and Secrets live.
+    pub system_namespace: String,
+    /// What the ConfigMaps that may change are called.
+    pub config_maps: Names,
+    /// What they say, now and later.
+    pub live: watch::Receiver<LiveSettings>,
+    /// Where [`crate::watch`] says it; `None` = they are not watched.
+    pub live_sender: Option<watch::Sender<LiveSettings>>,
     /// The API server; `None` = fed by hand ([`crate::Activator::feed`]).
     pub client: Option<Client>,
     /// `ws://host:port` of the autoscaler.
@@ -64,36 +96,31 @@ pub struct Config {
     pub queue_limit_total: usize,
     /// Most bytes that requests which wait may hold, for all revisions together.
     pub queue_bytes_total: usize,
+    /// Idle HTTP/1 connections kept to all pods, over all threads.
+    pub max_idle: usize,
     /// Idle HTTP/1 connections kept per pod and thread.
     pub max_idle_per_target: usize,
     /// How starting pods are asked whether they can serve.
     pub rhythm: Rhythm,
-    /// How revisions behind a mesh are reached (`enabled`, through the cluster IP, is not supported yet).
+    /// How revisions behind a mesh are reached.
     pub mesh: settings::MeshCompatibility,
+    /// Pods of a mesh can be addressed (`enable-mesh-pod-addressability`): requests and probes name the private Service
+    /// in their Host and ask the mesh to pass them through, and the cluster IP is never used.
+    pub passthrough: bool,
+    /// Where requests come in over TLS, if [`Config::internal_tls`] is there.
+    pub internal_tls_listen: SocketAddr,
+    /// How TLS is spoken there.
+    pub tls_options: proxy::tls::Options,
+    /// Certificate and authorities of TLS with gateways and pods; `None` = pods are spoken to in clear text.
+    pub internal_tls: Option<Arc<InternalTls>>,
+    /// Where clients find our TLS: plain requests to hosts that are served by https only are sent there.
+    pub https_port: u16,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
     /// How long to go on serving after being asked to end, so that gateways notice.
     pub linger: Duration,
     /// Longest wait for requests in flight at the end; `None` = as long as they take.
     pub drain_limit: Option<Duration>,
-}
-
-/// What is wrong with the environment.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A variable that must exist does not.
-    #[error("required environment variable {0} is missing")]
-    Missing(&'static str),
-    /// A variable has a value that cannot be used.
-    #[error("environment variable {name}={value:?}: {problem}")]
-    Wrong {
-        /// The variable.
-        name: &'static str,
-        /// What it holds.
-        value: String,
-        /// What it should be.
-        problem: &'static str,
-    },
 }
 
 impl Config {
@@ -107,8 +134,19 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             also_listen: Vec::new(),
+            profiling_listen: None,
+            local_listen: None,
+            tls_listen: None,
+            // Browsers and libraries that know no 1.3 are still about.
+            tls: tls::Options { min_version: "1.2".to_owned(), ..tls::Options::default() },
+            default_certificate: None,
             metrics_listen: None,
             routing: Routing::Ingress { class: DORMOUSE_INGRESS_CLASS.to_owned() },
+            system_namespace: SYSTEM_NAMESPACE.to_owned(),
+            config_maps: Names::default(),
+            // Its sender is gone: these settings stay as they are.
+            live: watch::channel(LiveSettings::default()).1,
+            live_sender: None,
             client: None,
             autoscaler_url: format!("ws://127.0.0.1:{}", ports::AUTOSCALER),
             pod_name: "activator".to_owned(),
@@ -118,121 +156,32 @@ impl Config {
             queue_limit: QUEUE_LIMIT,
             queue_limit_total: QUEUE_LIMIT_TOTAL,
             queue_bytes_total: QUEUE_BYTES_TOTAL,
+            max_idle: 1000,
             max_idle_per_target: 100,
             rhythm: Rhythm::default(),
             mesh: settings::MeshCompatibility::Auto,
+            passthrough: false,
+            internal_tls_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls_options: proxy::tls::Options::default(),
+            internal_tls: None,
+            https_port: 443,
             server_timing: false,
             linger: Duration::ZERO,
             drain_limit: Some(Duration::from_secs(25)),
         }
     }
 
-    /// As upstream's drop-in, from the environment that upstream's Deployment sets. The client is not made here.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_vars(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    /// Whether identity comes from a gateway in front of us, which is what upstream's activator knows.
+    pub fn is_drop_in(&self) -> bool {
+        matches!(self.routing, Routing::Identity { .. })
     }
 
-    /// [`Config::from_env`] with any source of variables.
-    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let need = |name| get(name).ok_or(ConfigError::Missing(name));
-        let number = |name, default: usize| match get(name) {
-            None => Ok(default),
-            Some(value) => value.parse().map_err(|_| ConfigError::Wrong { name, value, problem: "a whole number" }),
-        };
-        let duration = |name, default: Duration| match get(name) {
-            None => Ok(default),
-            Some(value) => api::duration::parse(&value).map_err(|_| ConfigError::Wrong {
-                name,
-                value,
-                problem: "a duration such as 300ms",
-            }),
-        };
-        let pod_name = need("POD_NAME")?;
-        let pod_ip = need("POD_IP")?;
-        let system_namespace = get("SYSTEM_NAMESPACE").unwrap_or_else(|| SYSTEM_NAMESPACE.to_owned());
-        let cluster_domain = get("CLUSTER_DOMAIN").unwrap_or_else(cluster_domain);
-        let defaults = Self::detached();
-        let all = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
-        Ok(Self {
-            listen: all(ports::HTTP1),
-            also_listen: vec![all(ports::H2C)],
-            metrics_listen: Some(all(ports::AUTOSCALING_METRICS)),
-            autoscaler_url: format!("ws://autoscaler.{system_namespace}.svc.{cluster_domain}:{}", ports::AUTOSCALER),
-            routing: Routing::Identity { cluster_domain },
-            pod_name,
-            pod_ip,
-            max_idle_per_target: number("MAX_IDLE_PROXY_CONNS_PER_HOST", 100)?,
-            queue_limit: number("DORMOUSE_QUEUE_LIMIT", QUEUE_LIMIT)?,
-            queue_limit_total: number("DORMOUSE_QUEUE_LIMIT_TOTAL", QUEUE_LIMIT_TOTAL)?,
-            queue_bytes_total: number("DORMOUSE_QUEUE_BYTES_TOTAL", QUEUE_BYTES_TOTAL)?,
-            rhythm: Rhythm {
-                timeout: duration("PROBE_TIMEOUT", defaults.rhythm.timeout)?,
-                every: duration("PROBE_FREQUENCY", defaults.rhythm.every)?,
-                ..defaults.rhythm
-            },
-            server_timing: get("DORMOUSE_SERVER_TIMING").is_some_and(|value| value == "true"),
-            linger: Duration::from_secs(45),
-            drain_limit: None,
-            ..defaults
-        })
-    }
-}
-
-/// The cluster's domain as resolv.conf has it: the first search domain that begins with `svc.`.
-fn cluster_domain() -> String {
-    let file = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    search_domain(&file).unwrap_or_else(|| "cluster.local".to_owned())
-}
-
-fn search_domain(resolv_conf: &str) -> Option<String> {
-    resolv_conf
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("search"))
-        .flat_map(str::split_whitespace)
-        .find_map(|domain| domain.strip_prefix("svc."))
-        .map(|domain| domain.trim_end_matches('.').to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn from(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::from_vars(|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
-    }
-
-    #[test]
-    fn the_environment_of_the_drop_in() {
-        let config = from(&[
-            ("POD_NAME", "activator-1"),
-            ("POD_IP", "10.0.0.9"),
-            ("SYSTEM_NAMESPACE", "knative-serving"),
-            ("CLUSTER_DOMAIN", "c.l"),
-            ("PROBE_FREQUENCY", "50ms"),
-            ("DORMOUSE_QUEUE_BYTES_TOTAL", "1000"),
-        ])
-        .unwrap();
-        assert_eq!(config.autoscaler_url, "ws://autoscaler.knative-serving.svc.c.l:8080");
-        assert_eq!(config.routing, Routing::Identity { cluster_domain: "c.l".into() });
-        assert_eq!(config.rhythm.every, Duration::from_millis(50));
-        assert_eq!((config.queue_limit_total, config.queue_bytes_total), (QUEUE_LIMIT_TOTAL, 1000));
-        assert_eq!((config.listen.port(), config.also_listen[0].port()), (8012, 8013));
-    }
-
-    #[test]
-    fn what_is_missing_or_wrong_is_named() {
-        assert_eq!(
-            from(&[("POD_IP", "1")]).err().unwrap().to_string(),
-            "required environment variable POD_NAME is missing"
-        );
-        let error = from(&[("POD_NAME", "a"), ("POD_IP", "1"), ("PROBE_TIMEOUT", "soon")]).err().unwrap().to_string();
-        assert!(error.contains("PROBE_TIMEOUT"), "{error}");
-    }
-
-    #[test]
-    fn the_domain_comes_from_the_search_list() {
-        let file = "nameserver 10.0.0.1\nsearch ns.svc.my.domain. svc.my.domain. my.domain.\n";
-        assert_eq!(search_domain(file), Some("my.domain".into()));
-        assert_eq!(search_domain("search example.com\n"), None);
+    /// Whether cluster IPs may be needed. As a gateway only if they are asked for, as `up` has none.
+    pub fn needs_services(&self) -> bool {
+        match self.mesh {
+            settings::MeshCompatibility::Enabled => true,
+            settings::MeshCompatibility::Auto => self.is_drop_in() && !self.passthrough,
+            settings::MeshCompatibility::Disabled => false,
+        }
     }
 }

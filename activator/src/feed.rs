@@ -1,12 +1,14 @@
 //! What the API server says, as changes: the way into the [`crate::world::World`] for watches and for tests.
 
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Secret, Service};
 use tokio::sync::mpsc;
 
 use api::networking::Ingress;
 use api::serving::Revision;
 use std::net::SocketAddr;
 
+use crate::certificates::SecretName;
+use crate::endpoints::pods::Look;
 use crate::revision::RevisionKey;
 
 /// A change of objects of one kind.
@@ -31,16 +33,23 @@ pub enum Event {
     Revision(Change<Revision>),
     /// Endpoints, private and public ones.
     Endpoints(Change<Endpoints>),
-    /// A pod answered its probe.
+    /// Private Services.
+    Service(Change<Service>),
+    /// What a Secret with a certificate holds now; `None` = it is gone.
+    Secret(SecretName, Option<Secret>),
+    /// A pod, or a cluster IP, answered its probe.
     Probed(RevisionKey, SocketAddr),
+    /// Its probe met something else; said when it is something else than before.
+    Asked(RevisionKey, SocketAddr, Look),
     /// A request found nobody at a pod.
     SetAside(RevisionKey, SocketAddr),
 }
 
 /// The sending end; clones feed the same world.
 ///
-/// The channel has no bound of its own: watches send one event per object the API server sends, and requests at most
-/// one `SetAside` per pod until it has been handled (the throttle takes a pod out once).
+/// The channel has no bound of its own: watches send one event per object the API server sends, a probe one for each
+/// change of what it meets (a rhythm apart), and requests at most one `SetAside` per pod until it has been handled (the
+/// throttle takes a pod out once).
 #[derive(Debug, Clone)]
 pub struct Feed {
     events: mpsc::UnboundedSender<Event>,
@@ -68,8 +77,18 @@ impl Feed {
         self.send(Event::Revision(change));
     }
 
+    /// A Secret is seen, or seen no more.
+    pub fn secret(&self, name: SecretName, secret: Option<Secret>) {
+        self.send(Event::Secret(name, secret));
+    }
+
     /// Endpoints changed.
     pub fn endpoints(&self, change: Change<Endpoints>) {
         self.send(Event::Endpoints(change));
+    }
+
+    /// Private Services changed.
+    pub fn service(&self, change: Change<Service>) {
+        self.send(Event::Service(change));
     }
 }

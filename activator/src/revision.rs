@@ -1,13 +1,16 @@
 //! What the request path knows of a revision: its settings, its slots, its counts, in one shared object.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use api::activation::Policy;
 use api::labels::serving;
 use api::serving::Revision as RevisionObject;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 use k8s_openapi::api::core::v1::Container;
 use kube::ResourceExt;
@@ -159,21 +162,115 @@ impl Revision {
     }
 }
 
+/// Two names as one key, so that a map can be asked without making a [`RevisionKey`].
+trait Named {
+    fn names(&self) -> (&str, &str);
+}
+
+impl Named for RevisionKey {
+    fn names(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+}
+
+impl Named for (&str, &str) {
+    fn names(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn Named + 'a> for RevisionKey {
+    fn borrow(&self) -> &(dyn Named + 'a) {
+        self
+    }
+}
+
+impl PartialEq for dyn Named + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for dyn Named + '_ {}
+
+/// As the derived one of [`RevisionKey`], which the map relies on.
+impl Hash for dyn Named + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+/// The place of a revision: there as soon as somebody names it, filled while the revision exists.
+///
+/// Routes hold the slot, so that a request finds the revision without a look-up of its own, and need not change when
+/// the revision comes or goes.
+#[derive(Debug)]
+pub struct RevisionSlot {
+    key: RevisionKey,
+    current: ArcSwapOption<Revision>,
+    /// Backends of routes that name it. Changed by the control thread only.
+    routes: AtomicUsize,
+}
+
+impl RevisionSlot {
+    /// Which revision.
+    pub fn key(&self) -> &RevisionKey {
+        &self.key
+    }
+
+    /// The revision, if it exists.
+    pub fn get(&self) -> Option<Arc<Revision>> {
+        self.current.load_full()
+    }
+
+    /// Whether the revision exists.
+    pub fn is_filled(&self) -> bool {
+        self.current.load().is_some()
+    }
+}
+
 /// All revisions by name. Written by the control thread only.
+///
+/// A slot stays while its revision exists or a route names it ([`Revisions::name`], [`Revisions::unname`]).
 #[derive(Debug, Default)]
 pub struct Revisions {
-    map: DashMap<RevisionKey, Arc<Revision>>,
+    slots: DashMap<RevisionKey, Arc<RevisionSlot>>,
+    /// One string for all revisions of a namespace, and how many slots use it. Off the request path.
+    namespaces: Mutex<HashMap<Arc<str>, usize>>,
+    existing: AtomicUsize,
 }
 
 impl Revisions {
     /// The revision of a name.
     pub fn get(&self, key: &RevisionKey) -> Option<Arc<Revision>> {
-        self.map.get(key).map(|found| Arc::clone(found.value()))
+        self.slots.get(key)?.get()
+    }
+
+    /// The revision of a name, in one look-up and without an allocation.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Revision>> {
+        let wanted: &dyn Named = &(namespace, name);
+        self.slots.get(wanted)?.get()
+    }
+
+    /// A route names a revision, which may not exist yet. To be taken back by [`Revisions::unname`].
+    pub fn name(&self, namespace: &str, name: &str) -> Arc<RevisionSlot> {
+        let slot = self.slot(namespace, name);
+        slot.routes.fetch_add(1, Ordering::Relaxed);
+        slot
+    }
+
+    /// A route that named a revision is gone. Requests that still look at the old route find the revision as long as
+    /// it exists at this moment.
+    pub fn unname(&self, slot: &RevisionSlot) {
+        if slot.routes.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.forget_if_unused(slot);
+        }
     }
 
     /// Adds or corrects a revision.
     pub fn apply(&self, key: &RevisionKey, settings: Settings, lines: &Lines) -> Arc<Revision> {
-        if let Some(known) = self.get(key) {
+        let slot = self.slot(&key.namespace, &key.name);
+        if let Some(known) = slot.get() {
             let same_limit = known.settings.load().container_concurrency == settings.container_concurrency;
             if same_limit {
                 // Annotations may change.
@@ -183,24 +280,76 @@ impl Revisions {
             }
             // Deleted and made anew under the same name between two looks.
         }
-        let revision = Arc::new(Revision::new(key.clone(), settings, lines));
-        self.map.insert(key.clone(), Arc::clone(&revision));
+        let revision = Arc::new(Revision::new(slot.key.clone(), settings, lines));
+        if slot.current.swap(Some(Arc::clone(&revision))).is_none() {
+            self.existing.fetch_add(1, Ordering::Relaxed);
+        }
         revision
     }
 
     /// Forgets a revision; requests in flight keep it alive until they end.
     pub fn remove(&self, key: &RevisionKey) {
-        self.map.remove(key);
+        let Some(slot) = self.slots.get(key).map(|found| Arc::clone(found.value())) else { return };
+        if slot.current.swap(None).is_some() {
+            self.existing.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.forget_if_unused(&slot);
     }
 
-    /// How many there are.
+    /// How many revisions exist.
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.existing.load(Ordering::Relaxed)
     }
 
-    /// Whether there are none.
+    /// Whether none exists.
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.len() == 0
+    }
+
+    /// How many are known by name, whether they exist or not.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn slot(&self, namespace: &str, name: &str) -> Arc<RevisionSlot> {
+        let wanted: &dyn Named = &(namespace, name);
+        if let Some(found) = self.slots.get(wanted) {
+            return Arc::clone(found.value());
+        }
+        let key = RevisionKey { namespace: self.shared_namespace(namespace), name: name.into() };
+        let slot = RevisionSlot { key: key.clone(), current: ArcSwapOption::empty(), routes: AtomicUsize::default() };
+        let slot = Arc::new(slot);
+        self.slots.insert(key, Arc::clone(&slot));
+        slot
+    }
+
+    fn forget_if_unused(&self, slot: &RevisionSlot) {
+        if slot.routes.load(Ordering::Relaxed) > 0 || slot.is_filled() {
+            return;
+        }
+        if self.slots.remove(&slot.key).is_none() {
+            return;
+        }
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(users) = namespaces.get_mut(&slot.key.namespace) {
+            *users -= 1;
+            if *users == 0 {
+                namespaces.remove(&slot.key.namespace);
+            }
+        }
+    }
+
+    /// The one string of a namespace, with one more user.
+    fn shared_namespace(&self, namespace: &str) -> Arc<str> {
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, _)) = namespaces.get_key_value(namespace) {
+            let known = Arc::clone(known);
+            namespaces.entry(Arc::clone(&known)).and_modify(|users| *users += 1);
+            return known;
+        }
+        let known: Arc<str> = namespace.into();
+        namespaces.insert(Arc::clone(&known), 1);
+        known
     }
 }
 
@@ -280,5 +429,37 @@ mod tests {
         assert!(trust(
             json!([{ "image": "i", "ports": [{ "containerPort": 1 }] }, { "image": "j", "readinessProbe": exec }])
         ));
+    }
+
+    #[test]
+    fn a_slot_lives_while_a_route_names_it_or_its_revision_exists() {
+        let all = Revisions::default();
+        let known = settings(&json!([{ "image": "i" }]), &json!({}));
+        let (one, two) = (RevisionKey::new("ns", "one"), RevisionKey::new("ns", "two"));
+        // Named before it exists: the route's slot is filled when it comes.
+        let slot = all.name("ns", "one");
+        assert!(slot.get().is_none() && all.get(&one).is_none() && all.is_empty());
+        let revision = all.apply(&one, known.clone(), &Lines::each(10));
+        assert!(Arc::ptr_eq(&slot.get().unwrap(), &revision));
+        assert!(Arc::ptr_eq(&all.find("ns", "one").unwrap(), &revision));
+        assert!(all.find("n", "sone").is_none() && all.find("one", "ns").is_none());
+        // Existing before it is named; one namespace, one string.
+        let second = all.apply(&two, known.clone(), &Lines::each(10));
+        assert!(Arc::ptr_eq(&second.key.namespace, &revision.key.namespace));
+        assert_eq!((all.len(), all.slots()), (2, 2));
+        all.remove(&two);
+        assert_eq!((all.len(), all.slots()), (1, 1));
+        // Made anew under the same name: the same slot.
+        all.remove(&one);
+        assert!(slot.get().is_none());
+        let again = all.apply(&one, known, &Lines::each(10));
+        assert!(Arc::ptr_eq(&slot.get().unwrap(), &again) && !Arc::ptr_eq(&again, &revision));
+        let other_route = all.name("ns", "one");
+        all.unname(&other_route);
+        all.remove(&one);
+        assert_eq!((all.len(), all.slots()), (0, 1));
+        all.unname(&slot);
+        assert_eq!(all.slots(), 0);
+        assert!(all.namespaces.lock().unwrap().is_empty());
     }
 }

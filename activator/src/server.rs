@@ -15,16 +15,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::service::service_fn;
+use proxy::deadline::Timers;
 use proxy::drain::Drain;
+use proxy::tls::{Tls, TlsError};
 use proxy::{Body, Pool, PoolConfig, ServerConfig};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{ByHost, Certificates};
 use crate::config::{Config, Routing};
+use crate::entrance::Entrance;
 use crate::feed::{Event, Feed};
-use crate::handler::{Connection, Door};
+use crate::handler::{self, Client, Door};
 use crate::metrics::Metrics;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
@@ -34,6 +38,9 @@ use crate::world::{Rules, Synced, World};
 
 /// Load reports go out this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Longest wait for certificates before https is served without some.
+const CERTIFICATES: Duration = Duration::from_secs(5);
 
 /// Why an activator cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +53,12 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The TLS settings cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The metrics contradict each other.
     #[error("cannot declare metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// A setting that cannot be served yet.
-    #[error("{0}")]
-    Unsupported(&'static str),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -60,13 +67,21 @@ pub enum Error {
     Broken,
 }
 
+/// A listening socket, and what comes in there.
+type Listener = (StdListener, Entrance);
+
 /// An activator with its sockets open, not yet serving.
 pub struct Activator {
     config: Config,
     local: SocketAddr,
+    inside_local: Option<SocketAddr>,
+    https_local: Option<SocketAddr>,
+    internal_local: Option<SocketAddr>,
     metrics_local: Option<SocketAddr>,
     /// Per data thread its listeners.
-    listeners: Vec<Vec<StdListener>>,
+    listeners: Vec<Vec<Listener>>,
+    /// Of the https listener, if there is one.
+    tls: Option<Tls>,
     metrics_listener: Option<StdListener>,
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -78,36 +93,68 @@ impl Activator {
     // Async as every part's `bind` is, so that it may one day wait for something.
     #[allow(clippy::unused_async)]
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        if config.mesh == api::settings::MeshCompatibility::Enabled {
-            return Err(Error::Unsupported(
-                "mesh-compatibility-mode: enabled is not supported yet; use auto or disabled",
-            ));
-        }
         let threads = match config.threads {
             0 => thread::available_parallelism().map_or(1, usize::from),
             wanted => wanted,
         };
-        let mut listeners: Vec<Vec<StdListener>> = (0..threads).map(|_| Vec::new()).collect();
-        let mut local = config.listen;
-        for (n, address) in std::iter::once(config.listen).chain(config.also_listen.iter().copied()).enumerate() {
-            let bound = listen_all(address, &mut listeners).map_err(|source| Error::Bind { address, source })?;
-            if n == 0 {
-                local = bound;
-            }
+        let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+        let mut open = |address, entrance| {
+            listen_all(address, entrance, &mut listeners).map_err(|source| Error::Bind { address, source })
+        };
+        let local = open(config.listen, Entrance::External)?;
+        for address in &config.also_listen {
+            open(*address, Entrance::External)?;
         }
+        let inside_local = config.local_listen.map(|address| open(address, Entrance::Local)).transpose()?;
+        let https_local = config.tls_listen.map(|address| open(address, Entrance::Https)).transpose()?;
+        let internal = config.internal_tls.is_some().then_some(config.internal_tls_listen);
+        let internal_local = internal.map(|address| open(address, Entrance::Internal)).transpose()?;
         let bind_one = |address| listen(address, false).map_err(|source| Error::Bind { address, source });
         let metrics_listener = config.metrics_listen.map(bind_one).transpose()?;
         let metrics_local = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (feed, events) = Feed::new();
         let (reporter, frames) = Reporter::new(&config.pod_name);
         let metrics = Arc::new(Metrics::new()?);
-        let shared = Arc::new(Shared::new(reporter, metrics, config.observer.clone(), feed));
-        Ok(Self { config, local, metrics_local, listeners, metrics_listener, shared, events, frames })
+        let certificates = Certificates::new(config.default_certificate.clone());
+        let shared = Arc::new(Shared::new(reporter, metrics, config.observer.clone(), feed, certificates));
+        let tls = match https_local {
+            Some(_) => Some(Tls::by_name(&config.tls, Arc::new(ByHost(Arc::clone(&shared))))?),
+            None => None,
+        };
+        Ok(Self {
+            config,
+            local,
+            inside_local,
+            https_local,
+            internal_local,
+            metrics_local,
+            listeners,
+            tls,
+            metrics_listener,
+            shared,
+            events,
+            frames,
+        })
     }
 
     /// Where requests are taken.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where requests from inside the cluster are taken, if that is a place of its own.
+    pub fn inside_addr(&self) -> Option<SocketAddr> {
+        self.inside_local
+    }
+
+    /// Where requests of the cluster's own parts are taken over TLS, if anywhere.
+    pub fn internal_tls_addr(&self) -> Option<SocketAddr> {
+        self.internal_local
+    }
+
+    /// Where requests by https are taken, if anywhere.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.https_local
     }
 
     /// Where metrics are, if anywhere.
@@ -140,7 +187,10 @@ impl Activator {
                 budget: Budget::new(self.config.queue_limit_total, self.config.queue_bytes_total),
             },
             rhythm: self.config.rhythm,
-            trust_kubernetes: self.config.mesh == api::settings::MeshCompatibility::Disabled,
+            mesh: self.config.mesh,
+            passthrough: self.config.passthrough,
+            services: self.config.needs_services(),
+            tls: self.config.internal_tls.clone(),
             own_ip: self.config.pod_ip.clone(),
         };
         let (world, synced) = World::new(rules, Arc::clone(&self.shared), self.shared.feed.clone());
@@ -155,9 +205,12 @@ impl Activator {
         let token = end_control.clone();
         let mut control = spawn("activator-control".to_owned(), move || control.run(token))?;
         let mut data = Vec::new();
+        let threads = self.listeners.len();
         for (n, listeners) in self.listeners.into_iter().enumerate() {
             let thread = DataThread {
                 listeners,
+                tls: self.tls.clone(),
+                threads,
                 config: self.config.clone(),
                 shared: Arc::clone(&self.shared),
                 drain: drain.clone(),
@@ -225,11 +278,11 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<StdListener> {
 }
 
 /// Opens an address once per thread.
-fn listen_all(address: SocketAddr, threads: &mut [Vec<StdListener>]) -> io::Result<SocketAddr> {
+fn listen_all(address: SocketAddr, entrance: Entrance, threads: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
     if let [only] = threads {
         let listener = listen(address, false)?;
         let bound = listener.local_addr()?;
-        only.push(listener);
+        only.push((listener, entrance));
         return Ok(bound);
     }
     // A shared port may be joined by anybody of the same user, so first make sure that nobody has it.
@@ -237,13 +290,15 @@ fn listen_all(address: SocketAddr, threads: &mut [Vec<StdListener>]) -> io::Resu
     let bound = probe.local_addr()?;
     drop(probe);
     for listeners in threads {
-        listeners.push(listen(bound, true)?);
+        listeners.push((listen(bound, true)?, entrance));
     }
     Ok(bound)
 }
 
 struct DataThread {
-    listeners: Vec<StdListener>,
+    listeners: Vec<Listener>,
+    tls: Option<Tls>,
+    threads: usize,
     config: Config,
     shared: Arc<Shared>,
     drain: Drain,
@@ -253,17 +308,22 @@ struct DataThread {
 
 impl DataThread {
     fn run(self) -> io::Result<()> {
-        let Self { listeners, config, shared, drain, cut, mut synced } = self;
+        let Self { listeners, tls, threads, config, shared, drain, cut, mut synced } = self;
         proxy::runtime::block_on(async move {
-            let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+            let listeners =
+                listeners.into_iter().map(|(listener, entrance)| Ok((TcpListener::from_std(listener)?, entrance)));
+            let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+            let internal_tls = config.internal_tls.as_ref().map(|tls| tls.server());
             let pool = Pool::new(PoolConfig {
+                max_idle: config.max_idle.div_ceil(threads.max(1)),
                 max_idle_per_target: config.max_idle_per_target,
                 // A pod that swallows connections is set aside and another one tried; no need for twenty seconds.
                 dial: proxy::dial::DialPolicy { attempts: 5, ..proxy::dial::DialPolicy::default() },
                 ..PoolConfig::default()
             });
+            let watching = config.client.is_some();
             let needs_ingresses = matches!(config.routing, Routing::Ingress { .. });
-            if config.client.is_some() {
+            if watching {
                 tokio::select! {
                     _ = synced.wait_for(|synced| synced.complete(needs_ingresses)) => {}
                     () = drain.started() => {}
@@ -271,16 +331,38 @@ impl DataThread {
             }
             tokio::task::spawn_local(forget_gone(pool.clone(), shared.gone.subscribe()));
             let door = Rc::new(Door {
-                shared,
+                shared: Arc::clone(&shared),
                 pool,
+                timers: Timers::default(),
                 drain: drain.clone(),
                 routing: config.routing,
+                https_port: config.https_port,
                 server_timing: config.server_timing,
             });
-            let serving = listeners.into_iter().map(|listener| {
+            let server = ServerConfig { hop: handler::HOP, ..ServerConfig::default() };
+            let serving = listeners.into_iter().map(|(listener, entrance)| {
                 let door = Rc::clone(&door);
-                let make = move |peer| Connection::new(&door, peer);
-                proxy::serve(listener, ServerConfig::default(), drain.clone(), make)
+                let make = move |peer| {
+                    let (door, client) = (Rc::clone(&door), Rc::new(Client { peer, entrance }));
+                    service_fn(move |request| handler::handle(Rc::clone(&door), Rc::clone(&client), request))
+                };
+                let tls = match entrance {
+                    Entrance::Https => tls.clone(),
+                    Entrance::Internal => internal_tls.clone(),
+                    Entrance::External | Entrance::Local => None,
+                };
+                let server = ServerConfig { tls, ..server.clone() };
+                let (shared, drain) = (Arc::clone(&shared), drain.clone());
+                async move {
+                    if entrance == Entrance::Https && watching {
+                        // One Secret that cannot be read must not keep the others waiting for ever.
+                        tokio::select! {
+                            _ = tokio::time::timeout(CERTIFICATES, shared.certificates.settled()) => {}
+                            () = drain.started() => {}
+                        }
+                    }
+                    proxy::serve(listener, server, drain, make).await;
+                }
             });
             tokio::select! {
                 _ = futures::future::join_all(serving) => {}
@@ -326,8 +408,13 @@ impl Control {
             };
             let watches = async {
                 if let Some(client) = config.client.clone() {
-                    let gateway = matches!(config.routing, Routing::Ingress { .. });
-                    crate::watch::run(client, shared.feed.clone(), gateway).await;
+                    Box::pin(crate::watch::run(client, shared.feed.clone(), &config)).await;
+                }
+            };
+            let secrets = async {
+                // Without a TLS listener nobody needs to see a Secret.
+                if let Some(client) = config.client.clone().filter(|_| config.tls_listen.is_some()) {
+                    crate::watch::secrets(client, shared.certificates.wanted(), shared.feed.clone()).await;
                 }
             };
             let link = socket::run(
@@ -341,7 +428,7 @@ impl Control {
                     serve_metrics(listener, Arc::clone(&shared.metrics)).await;
                 }
             };
-            let everything = async { tokio::join!(world.run(events), watches, ticks, link, metrics) };
+            let everything = async { tokio::join!(world.run(events), watches, secrets, ticks, link, metrics) };
             tokio::select! {
                 _ = everything => {}
                 () = end.cancelled() => {}

@@ -8,6 +8,7 @@ use api::timeline::Observer;
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
+use crate::certificates::Certificates;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
 use crate::report::Reporter;
@@ -24,6 +25,8 @@ pub struct Shared {
     pub table: ArcSwap<Table>,
     /// All revisions.
     pub revisions: Revisions,
+    /// Certificates of the gateway's TLS.
+    pub certificates: Certificates,
     /// What the autoscaler is told.
     pub reporter: Arc<Reporter>,
     /// All metrics.
@@ -39,10 +42,17 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing known yet.
-    pub fn new(reporter: Arc<Reporter>, metrics: Arc<Metrics>, observer: Observer, feed: Feed) -> Self {
+    pub fn new(
+        reporter: Arc<Reporter>,
+        metrics: Arc<Metrics>,
+        observer: Observer,
+        feed: Feed,
+        certificates: Certificates,
+    ) -> Self {
         Self {
             table: ArcSwap::default(),
             revisions: Revisions::default(),
+            certificates,
             reporter,
             metrics,
             observer,
@@ -53,11 +63,15 @@ impl Shared {
     }
 
     /// Why the kubelet should send nobody here, if so (upstream's texts).
+    ///
+    /// Before the first connection to the autoscaler nobody could be woken. Losing it later is no reason: what is awake
+    /// is served, and the liveness probe asks the same question, so that upstream's pods are restarted, with all that
+    /// they hold, while an autoscaler is away.
     pub fn unhealthy(&self) -> Option<&'static str> {
         if self.stopping.load(Ordering::Relaxed) {
             return Some("received SIGTERM from kubelet");
         }
-        (!self.reporter.connected()).then_some("connection has not yet been established")
+        (!self.reporter.ever_connected()).then_some("connection has not yet been established")
     }
 
     /// The process has been asked to end.

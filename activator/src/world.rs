@@ -4,28 +4,38 @@
 //! their own, one per pod, that come back as events. With the API server away no events come, and everything stays as
 //! last known.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::networking::Ingress;
+use api::ports;
 use api::serving::Revision as RevisionObject;
-use k8s_openapi::api::core::v1::Endpoints;
+use api::settings::MeshCompatibility;
+use http::HeaderValue;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use crate::endpoints::parse::{self, Addresses};
-use crate::endpoints::pods::{Orders, Pods, Trust};
-use crate::endpoints::probe::{self, Rhythm};
+use crate::endpoints::backends::{Backends, Usable};
+use crate::endpoints::parse::{self, Addresses, ClusterIp};
+use crate::endpoints::pods::{Orders, Trust};
+use crate::endpoints::probe::{self, Rhythm, Turns};
 use crate::feed::{Change, Event, Feed};
+use crate::internal_tls::InternalTls;
 use crate::revision::{Protocol, Revision, RevisionKey, Settings};
 use crate::shared::Shared;
-use crate::table::build;
+use crate::table::{Names, Routes};
 use crate::throttle::Lines;
 use crate::throttle::subset::Share;
 use crate::throttle::target::Target;
+
+/// The private Service's port for TLS.
+const SERVICE_HTTPS: u16 = 443;
+/// How soon to look again whether a replaced routing table can be freed. A request looks at one for microseconds.
+const RECLAIM: Duration = Duration::from_millis(10);
 
 /// Which kinds have been listed at least once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,12 +43,13 @@ pub struct Synced {
     ingresses: bool,
     revisions: bool,
     endpoints: bool,
+    services: bool,
 }
 
 impl Synced {
     /// Whether a request can be judged: before that, "unknown host" could be wrong.
     pub fn complete(self, needs_ingresses: bool) -> bool {
-        (self.ingresses || !needs_ingresses) && self.revisions && self.endpoints
+        (self.ingresses || !needs_ingresses) && self.revisions && self.endpoints && self.services
     }
 }
 
@@ -51,8 +62,14 @@ pub struct Rules {
     pub lines: Lines,
     /// How pods are probed.
     pub rhythm: Rhythm,
-    /// Whether pods that Kubernetes calls ready are used without a probe.
-    pub trust_kubernetes: bool,
+    /// How revisions behind a mesh are reached.
+    pub mesh: MeshCompatibility,
+    /// Whether a mesh lets requests through to pods if asked.
+    pub passthrough: bool,
+    /// Whether Services are watched.
+    pub services: bool,
+    /// Whose certificates pods must have; `None` = requests go in clear text.
+    pub tls: Option<Arc<InternalTls>>,
     /// Our address among the activators; empty = not shared.
     pub own_ip: String,
 }
@@ -60,11 +77,12 @@ pub struct Rules {
 /// One revision with its pods.
 #[derive(Debug)]
 struct Tracked {
-    pods: Pods,
+    backends: Backends,
     revision: Option<Arc<Revision>>,
     /// By protocol, because Endpoints may come before the Revision that says which one counts.
     http1: Addresses,
     h2c: Addresses,
+    cluster_ip: Option<ClusterIp>,
     share: Option<(Option<Share>, Option<Share>)>,
     probes: HashMap<SocketAddr, AbortHandle>,
 }
@@ -75,7 +93,8 @@ pub struct World {
     rules: Rules,
     shared: Arc<Shared>,
     feed: Feed,
-    ingresses: BTreeMap<(String, String), Ingress>,
+    turns: Arc<Turns>,
+    routes: Routes,
     tracked: HashMap<RevisionKey, Tracked>,
     synced: watch::Sender<Synced>,
 }
@@ -83,72 +102,75 @@ pub struct World {
 impl World {
     /// An empty world.
     pub fn new(rules: Rules, shared: Arc<Shared>, feed: Feed) -> (Self, watch::Receiver<Synced>) {
-        let (synced, seen) = watch::channel(Synced::default());
-        let this = Self { rules, shared, feed, ingresses: BTreeMap::new(), tracked: HashMap::new(), synced };
+        // What is not watched need not be waited for.
+        let (synced, seen) = watch::channel(Synced { services: !rules.services, ..Synced::default() });
+        let routes = Routes::new(&rules.ingress_class);
+        let turns = Arc::default();
+        let this = Self { rules, shared, feed, turns, routes, tracked: HashMap::new(), synced };
         (this, seen)
     }
 
     /// Takes events until the feed closes.
     pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let mut batch = Vec::new();
-        while events.recv_many(&mut batch, 1024).await > 0 {
-            let mut routes_changed = false;
+        loop {
+            let received = events.recv_many(&mut batch, 1024);
+            let received = if self.routes.reclaim() {
+                match tokio::time::timeout(RECLAIM, received).await {
+                    Ok(received) => received,
+                    Err(_) => continue,
+                }
+            } else {
+                received.await
+            };
+            if received == 0 {
+                return;
+            }
             for event in batch.drain(..) {
-                routes_changed |= self.take(event);
+                self.take(event);
             }
-            // Once per batch: the table is built from all Ingresses.
-            if routes_changed {
-                self.rebuild_table();
-            }
+            // Once per batch, so that what changed together is seen together.
+            self.publish_routes();
             // Announced after their effects are in place.
             self.synced.send_if_modified(|_| true);
         }
     }
 
-    /// Applies one event; whether the table must be built anew.
-    fn take(&mut self, event: Event) -> bool {
+    fn take(&mut self, event: Event) {
         match event {
-            Event::Ingress(change) => {
-                self.ingress(change);
-                return true;
-            }
+            Event::Ingress(change) => self.ingresses(change),
             Event::Revision(change) => self.revisions(change),
             Event::Endpoints(change) => self.endpoints(change),
-            Event::Probed(key, address) => {
-                self.change_pods(&key, |pods| pods.probed(address));
-            }
+            Event::Service(change) => self.services(change),
+            Event::Secret(name, secret) => match self.shared.certificates.apply(&name, secret.as_ref()) {
+                Ok(()) => tracing::info!(secret = %name, present = secret.is_some(), "certificate changed"),
+                Err(error) => tracing::warn!("secret {name}: {error}; the certificate stays as it was"),
+            },
+            Event::Probed(key, address) => self.change_backends(&key, |backends| backends.probed(address)),
+            Event::Asked(key, address, look) => self.change_backends(&key, |backends| backends.asked(address, look)),
             Event::SetAside(key, address) => {
                 tracing::info!(revision = %key, pod = %address, "pod does not answer; out until it passes a probe");
-                self.change_pods(&key, |pods| pods.set_aside(address));
-            }
-        }
-        false
-    }
-
-    fn ingress(&mut self, change: Change<Ingress>) {
-        let name = |ingress: &Ingress| (ingress.namespace().unwrap_or_default(), ingress.name_any());
-        match change {
-            Change::Listed(all) => {
-                self.ingresses = all.into_iter().map(|ingress| (name(&ingress), ingress)).collect();
-                self.mark_synced(|synced| synced.ingresses = true);
-            }
-            Change::Applied(ingress) => {
-                self.ingresses.insert(name(&ingress), ingress);
-            }
-            Change::Deleted(ingress) => {
-                self.ingresses.remove(&name(&ingress));
+                self.change_backends(&key, |backends| backends.set_aside(address));
             }
         }
     }
 
-    fn rebuild_table(&mut self) {
-        let (table, skipped) = build::table(self.ingresses.values(), &self.rules.ingress_class);
-        for skipped in &skipped {
+    fn ingresses(&mut self, change: Change<Ingress>) {
+        let all = matches!(change, Change::Listed(_));
+        let names = Names { revisions: &self.shared.revisions, certificates: &self.shared.certificates };
+        for skipped in self.routes.change(change, names) {
             tracing::warn!("{skipped}");
         }
-        tracing::debug!(hosts = table.len(), "routing table replaced");
-        self.shared.metrics.hosts.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
-        self.shared.table.store(Arc::new(table));
+        if all {
+            self.mark_synced(|synced| synced.ingresses = true);
+        }
+    }
+
+    fn publish_routes(&mut self) {
+        if self.routes.publish(&self.shared.table) {
+            tracing::debug!(hosts = self.routes.hosts(), "routing table replaced");
+            self.shared.metrics.hosts.set(i64::try_from(self.routes.hosts()).unwrap_or(i64::MAX));
+        }
     }
 
     fn revisions(&mut self, change: Change<RevisionObject>) {
@@ -178,9 +200,9 @@ impl World {
     fn revision_applied(&mut self, object: &RevisionObject) {
         let key = key_of(object);
         let settings = Settings::of(object);
-        let trust = Trust { early_probe: settings.trust_early_probe, kubernetes: self.rules.trust_kubernetes };
+        let backends = self.rules.backends(settings.trust_early_probe);
         let revision = self.shared.revisions.apply(&key, settings, &self.rules.lines);
-        let tracked = self.tracked.entry(key.clone()).or_insert_with(|| Tracked::new(trust));
+        let tracked = self.tracked.entry(key.clone()).or_insert_with(|| Tracked::new(self.rules.backends(true)));
         let same = tracked.revision.as_ref().is_some_and(|known| Arc::ptr_eq(known, &revision));
         if same {
             return;
@@ -191,9 +213,10 @@ impl World {
         }
         // The Endpoints may have come first; now it is known which of their ports counts.
         tracked.stop_all();
-        tracked.pods = Pods::new(trust);
+        tracked.backends = backends;
         tracked.revision = Some(revision);
         self.apply_share(&key);
+        self.apply_cluster_ip(&key);
         self.apply_addresses(&key);
     }
 
@@ -212,7 +235,8 @@ impl World {
     /// Revision and Endpoints come and go in any order; what is known of one waits for the other.
     fn forget_if_nothing_left(&mut self, key: &RevisionKey) {
         let nothing = Addresses::default();
-        let left = |t: &Tracked| t.revision.is_some() || t.http1 != nothing || t.h2c != nothing;
+        let left =
+            |t: &Tracked| t.revision.is_some() || t.http1 != nothing || t.h2c != nothing || t.cluster_ip.is_some();
         if self.tracked.get(key).is_some_and(|tracked| !left(tracked)) {
             self.tracked.remove(key);
         }
@@ -243,8 +267,7 @@ impl World {
 
     fn endpoints_applied(&mut self, object: &Endpoints) {
         let Some((key, private)) = parse::owner(object) else { return };
-        let trust = Trust { early_probe: true, kubernetes: self.rules.trust_kubernetes };
-        let tracked = self.tracked.entry(key.clone()).or_insert_with(|| Tracked::new(trust));
+        let tracked = self.tracked.entry(key.clone()).or_insert_with(|| Tracked::new(self.rules.backends(true)));
         if private {
             tracked.http1 = parse::addresses(object, Protocol::Http1);
             tracked.h2c = parse::addresses(object, Protocol::H2c);
@@ -276,7 +299,53 @@ impl World {
             Protocol::Http1 => tracked.http1.clone(),
             Protocol::H2c => tracked.h2c.clone(),
         };
-        self.change_pods(key, |pods| pods.update(&addresses));
+        self.change_backends(key, |backends| backends.update(&addresses));
+    }
+
+    fn services(&mut self, change: Change<Service>) {
+        match change {
+            Change::Listed(all) => {
+                let named: HashSet<RevisionKey> = all.iter().filter_map(parse::private_service_of).collect();
+                let gone = self.tracked.iter().filter(|(key, one)| one.cluster_ip.is_some() && !named.contains(*key));
+                let gone: Vec<RevisionKey> = gone.map(|(key, _)| key.clone()).collect();
+                for key in &gone {
+                    self.service_is(key, None);
+                }
+                for service in &all {
+                    self.service_applied(service);
+                }
+                self.mark_synced(|synced| synced.services = true);
+            }
+            Change::Applied(service) => self.service_applied(&service),
+            Change::Deleted(service) => {
+                if let Some(key) = parse::private_service_of(&service) {
+                    self.service_is(&key, None);
+                }
+            }
+        }
+    }
+
+    fn service_applied(&mut self, service: &Service) {
+        if let Some(key) = parse::private_service_of(service) {
+            self.service_is(&key, parse::cluster_ip(service));
+        }
+    }
+
+    fn service_is(&mut self, key: &RevisionKey, cluster_ip: Option<ClusterIp>) {
+        if cluster_ip.is_none() && !self.tracked.contains_key(key) {
+            return;
+        }
+        let unknown = || Tracked::new(self.rules.backends(true));
+        self.tracked.entry(key.clone()).or_insert_with(unknown).cluster_ip = cluster_ip;
+        self.apply_cluster_ip(key);
+        self.forget_if_nothing_left(key);
+    }
+
+    fn apply_cluster_ip(&mut self, key: &RevisionKey) {
+        let Some(tracked) = self.tracked.get(key) else { return };
+        let Some(revision) = &tracked.revision else { return };
+        let address = tracked.cluster_ip.and_then(|ip| ip.at(revision.settings.load().protocol));
+        self.change_backends(key, |backends| backends.located(address));
     }
 
     fn apply_share(&mut self, key: &RevisionKey) {
@@ -291,30 +360,39 @@ impl World {
         }
     }
 
-    /// Changes the pods of a revision and does what follows.
-    fn change_pods(&mut self, key: &RevisionKey, change: impl FnOnce(&mut Pods) -> Orders) {
+    /// Changes the backends of a revision and does what follows.
+    fn change_backends(&mut self, key: &RevisionKey, change: impl FnOnce(&mut Backends) -> Orders) {
         let Some(tracked) = self.tracked.get_mut(key) else { return };
-        let orders = change(&mut tracked.pods);
-        for address in &orders.gone {
+        let by_cluster_ip = tracked.backends.is_behind_mesh();
+        let orders = change(&mut tracked.backends);
+        for address in orders.gone.iter().flat_map(|address| self.rules.connections(*address)) {
             // Nobody listens before the data threads run.
-            let _ = self.shared.gone.send(*address);
+            let _ = self.shared.gone.send(address);
         }
         for address in &orders.stop {
             if let Some(task) = tracked.probes.remove(address) {
                 task.abort();
             }
         }
+        let now_by_cluster_ip = tracked.backends.is_behind_mesh();
+        if now_by_cluster_ip != by_cluster_ip {
+            tracing::info!(revision = %key, cluster_ip = now_by_cluster_ip, "pods answer by themselves, or do not");
+        }
         if orders.changed
             && let Some(revision) = &tracked.revision
         {
-            let targets: Vec<Arc<Target>> =
-                tracked.pods.usable().map(|address| Arc::new(Target::new(address))).collect();
+            let targets: Vec<Arc<Target>> = match tracked.backends.usable() {
+                Usable::Pods(pods) => pods.iter().map(|pod| Arc::new(self.rules.target(key, *pod, false))).collect(),
+                Usable::ClusterIp(address, pods) => {
+                    vec![Arc::new(self.rules.target(key, address, true).standing_for(pods))]
+                }
+            };
             tracing::debug!(revision = %key, usable = targets.len(), "pods changed");
             if !targets.is_empty() {
                 // Before anybody is let in, so that the phases keep their order.
                 revision.wake.ready(key, &self.shared.observer, Instant::now());
             }
-            let told = revision.throttle.set_pods_of(&targets, tracked.pods.pending(), Instant::now());
+            let told = revision.throttle.set_pods_of(&targets, tracked.backends.pending(), Instant::now());
             if let Some(when) = told {
                 // A herd is let in bit by bit while pods are pending, but no longer than this.
                 let throttle = Arc::downgrade(&revision.throttle);
@@ -326,10 +404,13 @@ impl World {
                 });
             }
         }
+        let rhythm = if now_by_cluster_ip { self.rules.rhythm.while_behind_mesh() } else { self.rules.rhythm };
         for address in orders.probe {
-            let (feed, key, rhythm) = (self.feed.clone(), key.clone(), self.rules.rhythm);
+            let (feed, key, turns) = (self.feed.clone(), key.clone(), Arc::clone(&self.turns));
+            let target = self.rules.asked(&key, address);
             let task = tokio::task::spawn_local(async move {
-                probe::until_ready(&Target::new(address), rhythm).await;
+                let tell = |look| feed.send(Event::Asked(key.clone(), address, look));
+                probe::until_ready(&target, rhythm, &turns, tell).await;
                 feed.send(Event::Probed(key, address));
             });
             if let Some(old) = tracked.probes.insert(address, task.abort_handle()) {
@@ -349,13 +430,47 @@ impl World {
     }
 }
 
+impl Rules {
+    /// What is asked whether it can serve: in clear text, in a mesh under the private Service's name.
+    fn asked(&self, key: &RevisionKey, address: SocketAddr) -> Target {
+        let target = Target::new(address);
+        if !self.passthrough {
+            return target;
+        }
+        let name = format!("{}.{}", api::names::private_service(&key.name), key.namespace);
+        // Names of objects always make a header value.
+        HeaderValue::try_from(name).map_or_else(|_| Target::new(address), |name| target.passed_through(name))
+    }
+
+    /// What requests are sent to.
+    fn target(&self, key: &RevisionKey, address: SocketAddr, cluster_ip: bool) -> Target {
+        let target = self.asked(key, address);
+        let Some(tls) = &self.tls else { return target };
+        let port = if cluster_ip { SERVICE_HTTPS } else { ports::HTTPS };
+        target.over_tls(port, tls.pods_of(&key.namespace))
+    }
+
+    /// Where connections to an address may be open.
+    fn connections(&self, address: SocketAddr) -> Vec<SocketAddr> {
+        if self.tls.is_none() {
+            return vec![address];
+        }
+        [ports::HTTPS, SERVICE_HTTPS].map(|port| SocketAddr::new(address.ip(), port)).into()
+    }
+
+    fn backends(&self, early_probe: bool) -> Backends {
+        Backends::new(Trust { early_probe, mesh: self.mesh }, self.passthrough)
+    }
+}
+
 impl Tracked {
-    fn new(trust: Trust) -> Self {
+    fn new(backends: Backends) -> Self {
         Self {
-            pods: Pods::new(trust),
+            backends,
             revision: None,
             http1: Addresses::default(),
             h2c: Addresses::default(),
+            cluster_ip: None,
             share: None,
             probes: HashMap::new(),
         }

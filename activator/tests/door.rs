@@ -247,12 +247,34 @@ async fn a_pod_that_dies_with_a_request_gives_502_and_the_slot_back() {
     door.service("hello", 1).await;
     let pod = Pod::start("pod").await;
     door.pods("hello", &[pod.address], &[]);
-    let request = door.get_request("hello.test", "/held");
+    let post = Request::post("/held").header("host", "hello.test").body(Full::from("once only")).unwrap();
+    let request = tokio::spawn(send(door.address, post));
     until("in the pod", || pod.does.now.load(Ordering::SeqCst) == 1).await;
     pod.die().await;
     let answer = request.await.unwrap();
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
     assert!(answer.header("dormouse-error").starts_with("activator; reason="), "{answer:?}");
+    until("slot back", || door.get("hello").unwrap().throttle.in_flight() == 0).await;
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_safe_request_whose_pod_dies_is_sent_once_more_to_another() {
+    let door = Door::open_default().await;
+    door.service("hello", 1).await;
+    let first = Pod::start("first").await;
+    door.pods("hello", &[first.address], &[]);
+    let request = door.get_request("hello.test", "/held");
+    until("in the pod", || first.does.now.load(Ordering::SeqCst) == 1).await;
+    first.die().await;
+    // Its pod is out, so it is the first in line again.
+    door.waiting("hello", 1).await;
+    let second = Pod::start("second").await;
+    door.pods("hello", &[second.address], &[]);
+    until("in the second pod", || second.does.now.load(Ordering::SeqCst) == 1).await;
+    // It may be what the pods die of: it does not get a third one.
+    second.die().await;
+    assert_eq!(request.await.unwrap().status, StatusCode::BAD_GATEWAY);
     until("slot back", || door.get("hello").unwrap().throttle.in_flight() == 0).await;
     door.close().await;
 }

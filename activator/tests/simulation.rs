@@ -154,7 +154,7 @@ impl World {
             })
             .collect();
         let budgets: Vec<_> = (0..activators).map(|_| Budget::new(MOST_WAITERS, 10_000_000)).collect();
-        let trust = Trust { early_probe: true, kubernetes: false };
+        let trust = Trust { early_probe: true, mesh: api::settings::MeshCompatibility::Auto };
         let seen = (0..activators)
             .map(|index| {
                 let share = Share { index: Some(index), activators };

@@ -136,6 +136,8 @@ pub mod networking {
     pub const SERVICE_TYPE_PRIVATE: &str = "Private";
     /// Label: ServerlessService an object belongs to.
     pub const SKS: &str = "networking.internal.knative.dev/serverlessservice";
+    /// Label on ConfigMaps of the system namespace whose values are certificates of authorities (PEM).
+    pub const TRUST_BUNDLE: &str = "networking.knative.dev/trust-bundle";
     /// Annotation on an Ingress: rollout state (JSON).
     pub const ROLLOUT: &str = "networking.internal.knative.dev/rollout";
 }

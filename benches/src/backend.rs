@@ -20,10 +20,13 @@ use crate::{
     head::Head,
     load::{Target, websocket},
     namespace::Namespace,
+    peers::Protocol,
 };
 
 /// What `/` answers: twelve bytes.
 const TINY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nHello world\n";
+/// What an activator's probe wants to hear.
+const QUEUE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nqueue";
 /// Body of `/mib`.
 pub(crate) const MIB: usize = 1024 * 1024;
 /// How long `/wait` holds its answer.
@@ -40,31 +43,52 @@ pub(crate) struct Backend {
 impl Backend {
     /// On free ports of loopback, in this network. Within a runtime only.
     pub(crate) fn start(namespace: Namespace) -> io::Result<Self> {
+        Self::on(Ipv4Addr::LOCALHOST, namespace)
+    }
+
+    /// On all addresses, so that it can be as many pods as there are addresses of loopback.
+    pub(crate) fn everywhere() -> io::Result<Self> {
+        Self::on(Ipv4Addr::UNSPECIFIED, Namespace::default())
+    }
+
+    fn on(ip: Ipv4Addr, namespace: Namespace) -> io::Result<Self> {
         let mib: &'static [u8] = Box::leak(large_answer().into_boxed_slice());
-        let http1 = listen(&namespace, move |stream| serve(stream, mib))?;
-        let h2c = listen(&namespace, grpc::serve)?;
+        let http1 = listen(ip, &namespace, move |stream| serve(stream, mib))?;
+        let h2c = listen(ip, &namespace, move |stream| either(stream, mib))?;
         Ok(Self { http1, h2c, namespace })
     }
 
-    pub(crate) fn http1(&self) -> Target {
-        Target { address: self.http1, namespace: self.namespace.clone() }
-    }
-
-    pub(crate) fn h2c(&self) -> Target {
-        Target { address: self.h2c, namespace: self.namespace.clone() }
+    /// Where it speaks this.
+    pub(crate) fn target(&self, protocol: Protocol) -> Target {
+        let address = match protocol {
+            Protocol::Http1 => self.http1,
+            Protocol::H2c => self.h2c,
+        };
+        Target { address, namespace: self.namespace.clone() }
     }
 }
 
-fn listen<F>(namespace: &Namespace, serve: impl Fn(TcpStream) -> F + Send + 'static) -> io::Result<SocketAddr>
+/// h2c, or HTTP/1.1 from an activator that asks whether this pod is ready.
+async fn either(stream: TcpStream, mib: &[u8]) -> anyhow::Result<()> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    if first == *b"G" { serve(stream, mib).await } else { grpc::serve(stream).await }
+}
+
+fn listen<F>(
+    ip: Ipv4Addr,
+    namespace: &Namespace,
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) -> io::Result<SocketAddr>
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let listener = namespace.within(|| {
         let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))?;
+        socket.bind(SocketAddr::new(ip.into(), 0))?;
         socket.listen(4096)
     })?;
-    let address = listener.local_addr()?;
+    let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.local_addr()?.port());
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -99,7 +123,7 @@ async fn serve(mut stream: TcpStream, mib: &[u8]) -> anyhow::Result<()> {
             continue;
         };
         let (whole, path) = (head.length + head.content_length, head.path());
-        let (large, wait) = (path == b"/mib", path == b"/wait");
+        let (large, wait, probe) = (path == b"/mib", path == b"/wait", path == b"/healthz");
         if path == b"/ws" {
             return talk(stream).await;
         }
@@ -110,7 +134,12 @@ async fn serve(mut stream: TcpStream, mib: &[u8]) -> anyhow::Result<()> {
         if wait {
             tokio::time::sleep(WAIT).await;
         }
-        stream.write_all(if large { mib } else { TINY }).await?;
+        let answer = match (large, probe) {
+            (true, _) => mib,
+            (_, true) => QUEUE,
+            _ => TINY,
+        };
+        stream.write_all(answer).await?;
     }
 }
 
@@ -145,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn answers_each_request_of_a_connection() {
         let backend = Backend::start(Namespace::default()).unwrap();
-        let mut client = Client::open(&backend.http1()).await.unwrap();
+        let mut client = Client::open(&backend.target(Protocol::Http1)).await.unwrap();
         for (request, body) in
             [(Request::Tiny, 12), (Request::Download, MIB), (Request::Upload, 12), (Request::Tiny, 12)]
         {

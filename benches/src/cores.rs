@@ -3,7 +3,7 @@
 use std::io;
 
 use rustix::{
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    process::{Pid, Resource, Rlimit, getrlimit, setrlimit},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
@@ -27,6 +27,13 @@ impl Cores {
 
     pub(crate) fn apart(self) -> bool {
         self.load != self.proxy
+    }
+
+    /// Keeps a thread of a program under test on the proxy's core (0) or on the load's (1).
+    pub(crate) fn pin(self, thread: u32, which: usize) -> io::Result<()> {
+        let mut set = CpuSet::new();
+        set.set(if which == 0 { self.proxy } else { self.load });
+        Ok(sched_setaffinity(Pid::from_raw(thread.cast_signed()), &set)?)
     }
 
     /// Runs this with the thread on the proxy's core: a process started in it, and all its threads, stay there.

@@ -133,12 +133,12 @@ pub(crate) async fn fixed_rate<C: Caller>(
 #[cfg(test)]
 mod tests {
     use super::{http1::Request, *};
-    use crate::backend::Backend;
+    use crate::{backend::Backend, peers::Protocol};
     use tokio::task::LocalSet;
 
     async fn callers(n: usize) -> Vec<http1::Client> {
         let backend = Backend::start(Namespace::default()).unwrap();
-        http1::connections(&backend.http1(), n).await.unwrap()
+        http1::connections(&backend.target(Protocol::Http1), n).await.unwrap()
     }
 
     #[tokio::test]

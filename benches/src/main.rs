@@ -3,20 +3,27 @@
 //! Each bench is one file and returns [`report::Report`]; this file only picks one and prints what came out. A peer
 //! that is not installed is named and left out, never replaced by an old figure. `benches/README.md` keeps the tables.
 
+mod activator;
 mod backend;
+mod cluster;
 mod cold_start;
 mod cores;
 mod head;
+mod held;
+mod hop;
 mod http;
 mod load;
 mod namespace;
 mod peers;
 mod plot;
+mod pods;
 mod process;
 mod queue_proxy;
 mod quota;
 mod report;
 mod system;
+mod table;
+mod wake;
 
 use clap::{Parser, ValueEnum};
 
@@ -35,20 +42,29 @@ struct Cli {
     /// The table as `benches/README.md` has it.
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
-    /// queue-proxy: these subjects only, such as `dormouse,relay,haproxy`; `full` and `log` are further passes of ours.
+    /// queue-proxy, activator: these subjects only, such as `dormouse,relay,haproxy`; further passes of ours have words
+    /// of their own.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// queue-proxy: these steps only.
+    /// queue-proxy, activator: these steps only.
     #[arg(long, value_delimiter = ',')]
-    steps: Vec<queue_proxy::Step>,
+    steps: Vec<hop::Step>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Bench {
+    /// The door beside a relay, HAProxy, nginx, Envoy: CPU, latency, memory, two threads, many revisions.
+    Activator,
     /// From a request to a sleeping service until its first byte, by phase; warm latency; memory of each process.
     ColdStart,
     /// The sidecar beside a relay, HAProxy, nginx, Envoy and others: CPU, latency, memory, start.
     QueueProxy,
+    /// Requests that wait for one sleeping revision: memory, bound, leaving, order.
+    Held,
+    /// From a pod that is ready to the first byte at it; 10,000 wake-ups at once; memory of sleeping revisions.
+    Wake,
+    /// The gateway's routing table with 100,000 hosts: build, change, look-up, memory.
+    Table,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -58,7 +74,11 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let report = match cli.name {
         Bench::ColdStart => cold_start::run(cli.quick)?,
-        Bench::QueueProxy => queue_proxy::run(cli.quick, &cli.only, &cli.steps)?,
+        Bench::Activator => hop::run(&activator::PLAN, cli.quick, &cli.only, &cli.steps)?,
+        Bench::Held => held::run(cli.quick)?,
+        Bench::Wake => wake::run(cli.quick)?,
+        Bench::QueueProxy => hop::run(&queue_proxy::PLAN, cli.quick, &cli.only, &cli.steps)?,
+        Bench::Table => table::run(cli.quick)?,
     };
     if cli.json {
         print!("{}", report.to_json_lines());

@@ -3,6 +3,7 @@
 //! All get the leanest settings that still make them a sidecar: one thread or worker, kept-alive connections on both
 //! sides, no access log, no added identifiers, no statistics beyond what cannot be turned off.
 
+pub(crate) mod door;
 mod envoy;
 mod haproxy;
 mod nginx;
@@ -21,10 +22,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+pub(crate) use door::Door;
 pub(crate) use running::Running;
 
 use crate::{
-    backend::Backend,
     cores::Cores,
     load::{
         Target, grpc,
@@ -41,10 +42,14 @@ pub(crate) enum Kind {
     FullSidecar,
     /// The same, with the request log, whose lines are read and forgotten.
     LoggingSidecar,
+    /// Our activator.
+    Door(Door),
     /// Any other queue-proxy, which takes ports of all addresses.
     Upstream,
     Relay,
     Haproxy,
+    /// HAProxy whose server takes one request at a time.
+    HoldingHaproxy,
     Nginx,
     Envoy,
     Pingora,
@@ -65,6 +70,12 @@ pub(crate) struct Peer {
     program: PathBuf,
 }
 
+/// Longest wait for a first answer; an activator may have very many objects to read before it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where an activator takes requests.
+const DOOR: u16 = 8012;
+
 /// What a configuration is made of.
 struct Plan<'a> {
     listen: SocketAddr,
@@ -79,6 +90,11 @@ impl Peer {
     /// One that was built here.
     pub(crate) fn built(kind: Kind, program: &Path) -> Self {
         Self { kind, program: program.to_owned() }
+    }
+
+    /// The same program, run in another way.
+    pub(crate) fn of_kind(&self, kind: Kind) -> Self {
+        Self { kind, program: self.program.clone() }
     }
 
     /// The relay is this program itself.
@@ -107,7 +123,7 @@ impl Peer {
     /// What it calls its version.
     pub(crate) fn version(&self) -> Option<String> {
         let flag = match self.kind {
-            Kind::Haproxy | Kind::Nginx => "-v",
+            Kind::Haproxy | Kind::HoldingHaproxy | Kind::Nginx => "-v",
             Kind::Envoy => "--version",
             _ => return None,
         };
@@ -125,36 +141,42 @@ impl Peer {
         }
     }
 
-    /// Starts it on the proxy's core and waits for its first answer.
+    /// Starts it on the proxy's core, in front of this app, and waits for its first answer.
     pub(crate) async fn start(
         &self,
-        backend: &Backend,
+        app: Target,
         protocol: Protocol,
         connections: usize,
         cores: Cores,
     ) -> anyhow::Result<Running> {
         let folder = tempfile::tempdir()?;
-        let behind = match protocol {
-            Protocol::Http1 => backend.http1(),
-            Protocol::H2c => backend.h2c(),
+        let namespace = app.namespace;
+        let listen = match self.kind {
+            Kind::Door(_) => SocketAddr::new(self.ip().into(), DOOR),
+            _ => namespace.within(|| TcpListener::bind((self.ip(), 0))?.local_addr())?,
         };
-        let namespace = behind.namespace;
-        let listen = namespace.within(|| TcpListener::bind((self.ip(), 0))?.local_addr())?;
-        let plan = Plan { listen, backend: behind.address, protocol, folder: folder.path(), connections };
+        let plan = Plan { listen, backend: app.address, protocol, folder: folder.path(), connections };
         let mut command = Command::new(&self.program);
         let log = folder.path().join("log");
         let file = fs::File::create(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let mut cluster = None;
         match self.kind {
+            Kind::Door(door) => {
+                let its = door.cluster(&plan)?;
+                door::prepare(&mut command, &plan, door, &its)?;
+                cluster = Some(its);
+            }
             Kind::Sidecar | Kind::FullSidecar | Kind::LoggingSidecar | Kind::Upstream => {
                 sidecar::prepare(&mut command, &plan, self.kind);
             }
             Kind::Relay => relay::prepare(&mut command, &plan),
             Kind::Pingora => {
                 let protocol = if protocol == Protocol::H2c { "h2c" } else { "http1" };
-                command.args([&listen.to_string(), &behind.address.to_string(), protocol]);
+                command.args([&listen.to_string(), &app.address.to_string(), protocol]);
             }
-            Kind::Haproxy => haproxy::prepare(&mut command, &plan)?,
+            Kind::Haproxy => haproxy::prepare(&mut command, &plan, "")?,
+            Kind::HoldingHaproxy => haproxy::prepare(&mut command, &plan, " maxconn 1")?,
             Kind::Nginx => nginx::prepare(&mut command, &plan)?,
             Kind::Envoy => envoy::prepare(&mut command, &plan)?,
         }
@@ -165,7 +187,8 @@ impl Peer {
         let lines = child.stdout.take().map(running::count_lines);
         let target = Target { address: listen, namespace };
         let mut running = Running::new(child, target, folder, lines, self.kind);
-        while begun.elapsed() < Duration::from_secs(10) {
+        running.cluster = cluster;
+        while begun.elapsed() < PATIENCE {
             if answers(&running.target, protocol).await {
                 running.first_answer = begun.elapsed();
                 return Ok(running);
@@ -179,10 +202,10 @@ impl Peer {
         bail!("it gave no answer: {}", fs::read_to_string(&log).unwrap_or_default().trim());
     }
 
-    /// Our sidecar opens fixed ports beside the main one, so each start has an address of its own.
+    /// Ours open fixed ports, so each start has an address of its own.
     fn ip(&self) -> Ipv4Addr {
         match self.kind {
-            Kind::Sidecar | Kind::FullSidecar | Kind::LoggingSidecar => own_address(),
+            Kind::Door(_) | Kind::Sidecar | Kind::FullSidecar | Kind::LoggingSidecar => own_address(),
             _ => Ipv4Addr::LOCALHOST,
         }
     }

@@ -73,6 +73,15 @@ pub(crate) fn family(root: u32) -> Vec<Process> {
     family
 }
 
+/// The thread of a process that has this name.
+pub(crate) fn thread(pid: u32, name: &str) -> Option<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let named = |thread: &fs::DirEntry| {
+        fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    threads.filter(named).find_map(|thread| thread.file_name().to_str()?.parse().ok())
+}
+
 /// A process that ends while it is read is none.
 fn read(pid: u32) -> Option<Process> {
     let folder = Path::new("/proc").join(pid.to_string());

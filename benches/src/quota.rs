@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -15,6 +16,9 @@ const NAME: &str = "dormouse-bench-";
 /// Microseconds in which the quota is counted.
 const PERIOD: u32 = 100_000;
 
+/// Groups made so far, for their names.
+static GROUPS: AtomicU32 = AtomicU32::new(0);
+
 /// A control group.
 pub(crate) struct Quota {
     folder: PathBuf,
@@ -23,6 +27,11 @@ pub(crate) struct Quota {
 impl Quota {
     /// A new group that gets so many thousandths of a core. It needs root and control groups that can be written.
     pub(crate) fn new(millicores: u32) -> anyhow::Result<Self> {
+        Self::counted_in(PERIOD, millicores)
+    }
+
+    /// [`Quota::new`], counted in periods of so many microseconds: short ones make short pauses.
+    pub(crate) fn counted_in(period: u32, millicores: u32) -> anyhow::Result<Self> {
         let v2 = fs::read_to_string(Path::new(V2).join("cgroup.controllers"));
         let root = Path::new(if v2.is_ok() { V2 } else { V1 });
         sweep(root);
@@ -30,21 +39,27 @@ impl Quota {
             // It may be on already, or not ours to turn on: the quota's own file says.
             let _ = fs::write(root.join("cgroup.subtree_control"), "+cpu");
         }
-        let folder = root.join(format!("{NAME}{}", std::process::id()));
+        let nth = GROUPS.fetch_add(1, Ordering::Relaxed);
+        let folder = root.join(format!("{NAME}{}-{nth}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let group = Self { folder };
-        let quota = PERIOD / 1000 * millicores;
+        let quota = period / 1000 * millicores;
         let set = |file: &str, text: String| {
             let path = group.folder.join(file);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
         };
         if root == Path::new(V2) {
-            set("cpu.max", format!("{quota} {PERIOD}"))?;
+            set("cpu.max", format!("{quota} {period}"))?;
         } else {
-            set("cpu.cfs_period_us", PERIOD.to_string())?;
+            set("cpu.cfs_period_us", period.to_string())?;
             set("cpu.cfs_quota_us", quota.to_string())?;
         }
         Ok(group)
+    }
+
+    /// From now on this thread alone has to do with the quota. Control groups of version 1 only.
+    pub(crate) fn hold_thread(&self, id: u32) -> io::Result<()> {
+        fs::write(self.folder.join("tasks"), id.to_string())
     }
 
     /// From now on this process, with all its threads, has to do with the quota.

@@ -21,8 +21,12 @@ pub enum Command {
     Up(Box<Up>),
     /// The demo server: `$PORT`, `$TARGET`; GET / says hello, POST / echoes; `?sleep=ms`, `?bytes=n`.
     Hello,
-    /// Run the activator alone, as on a cluster (settings from the environment).
-    Activator,
+    /// Run the activator alone, as on a cluster (settings from the environment and upstream's flags).
+    Activator {
+        /// Upstream's flags, such as `--kubeconfig`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAG")]
+        flags: Vec<String>,
+    },
     /// Run the queue-proxy sidecar alone, as in a pod (settings from the environment).
     QueueProxy,
     /// Run the autoscaler alone, as on a cluster (settings from the environment).

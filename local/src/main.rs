@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Command::Up(options) => on_one_thread(local::up::run(*options)),
         Command::Hello => on_one_thread(local::hello::run()),
         Command::Keeper => local::keeper::main().map_err(Into::into),
-        Command::Activator => return activator::main_from_env(),
+        Command::Activator { flags } => return activator::main_with(flags),
         Command::QueueProxy => return queue_proxy::main_from_env(),
         Command::Autoscaler => return autoscaler::main_from_env(),
         Command::Controller => return control::main_from_env(),

@@ -10,12 +10,13 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("proxy", &["api"]),
-    ("queue-proxy", &["api", "proxy"]),
-    ("activator", &["api", "proxy"]),
+    ("telemetry", &["api", "proxy"]),
+    ("queue-proxy", &["api", "proxy", "telemetry"]),
+    ("activator", &["api", "proxy", "telemetry"]),
     ("autoscaler", &["api", "proxy"]),
     ("control", &["api", "proxy"]),
     ("local", &["api", "proxy", "queue-proxy", "activator", "autoscaler", "control"]),
-    ("benches", &["api", "proxy"]),
+    ("benches", &["api", "proxy", "activator"]),
 ];
 
 #[test]

@@ -19,7 +19,7 @@ use hyper::server::conn::http2;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::BoxError;
@@ -255,8 +255,12 @@ async fn handshake(mut stream: TcpStream, tls: &Tls) -> io::Result<Option<(Strea
         }
         _ => {}
     }
-    let stream = tls.acceptor().accept(stream).await?;
-    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let mut stream = tls.accept(stream).await?;
+    let h2 = match stream.get_ref().1.alpn_protocol() {
+        Some(agreed) => agreed == b"h2",
+        // Upstream's activator speaks h2 without saying so in the handshake. Its preface is one record.
+        None => stream.fill_buf().await?.starts_with(b"PRI"),
+    };
     let protocol = if h2 { Protocol::Http2 } else { Protocol::Http1 };
-    Ok(Some((Stream::Tls(Box::new(stream)), protocol)))
+    Ok(Some((Stream::Tls(Box::new(stream.into())), protocol)))
 }

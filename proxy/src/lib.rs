@@ -12,13 +12,15 @@
 //! 6. [`body`]: one streaming body type; accounting ends with its last frame or its drop.
 //! 7. [`drain`]: stop accepting, let everything in flight end, know when it has.
 //!
-//! [`tls`] is for a listener with a certificate. [`headers`] holds the pure header rules, [`errors`] every answer a hop makes itself; [`shutdown`] is the signals.
+//! [`tls`] is for a listener with a certificate, [`certificates`] for one whose files are renewed. [`headers`] holds the pure
+//! header rules, [`errors`] every answer a hop makes itself; [`shutdown`] is the signals.
 //!
 //! It is built for one `current_thread` runtime per core ([`runtime`]): pools and services are not `Send`, there is no
 //! lock on the request path. It knows nothing of revisions, probes or concurrency limits.
 
 pub mod accept;
 pub mod body;
+pub mod certificates;
 pub mod deadline;
 pub mod dial;
 pub mod drain;

@@ -1,6 +1,6 @@
 //! Connections to targets, kept and reused.
 //!
-//! HTTP/1: a stack per target. The most recently used connection is taken first, so that a falling load lets the rest
+//! A target is an address, with or without TLS. HTTP/1: a stack per target. The most recently used connection is taken first, so that a falling load lets the rest
 //! go idle and die. A connection that rested is looked at again before it is trusted, which catches the target that has
 //! closed its keep-alive side: upstream's most reported 502. h2: one shared connection per target.
 //!
@@ -11,7 +11,8 @@
 //!   opened, the caller has its request back as it was.
 //! - Something may have been written on a *reused* HTTP/1 connection that died before the first byte of the answer:
 //!   repeated once on a new connection if there is no body and the method is safe (or carries an idempotency key).
-//! - Everything else is an error.
+//! - Everything else is an error. If it says so ([`SendError::into_repeat`]), the request may be sent once more, to any
+//!   target ([`Endpoint::repeat`]).
 
 mod error;
 
@@ -31,15 +32,18 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
-pub use crate::h1::client::ExchangeError;
-use crate::h1::client::{Connection, Failure, Reading, Repeat};
+use crate::h1::client::{Connection, Failure, Reading};
+pub use crate::h1::client::{ExchangeError, Repeat};
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
+use crate::tls::client::Secure;
 pub use error::{SendError, SendFault};
 
 /// How many connections to keep and for how long.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
+    /// Idle HTTP/1 connections kept in all.
+    pub max_idle: usize,
     /// Idle HTTP/1 connections kept per target.
     pub max_idle_per_target: usize,
     /// How long an idle HTTP/1 connection is kept, unless the target announced less in `Keep-Alive: timeout=`.
@@ -53,6 +57,7 @@ pub struct PoolConfig {
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
+            max_idle: usize::MAX,
             max_idle_per_target: 1000,
             idle_lifetime: Duration::from_secs(90),
             dial: DialPolicy::default(),
@@ -78,21 +83,34 @@ pub struct Pool {
 struct PoolInner {
     config: Rc<PoolConfig>,
     endpoints: RefCell<HashMap<SocketAddr, Endpoint>>,
+    /// Idle connections of all targets.
+    idle: Rc<Cell<usize>>,
 }
 
 impl Pool {
     /// An empty pool.
     pub fn new(config: PoolConfig) -> Self {
-        Self { inner: Rc::new(PoolInner { config: Rc::new(config), endpoints: RefCell::default() }) }
+        let config = Rc::new(config);
+        Self { inner: Rc::new(PoolInner { config, endpoints: RefCell::default(), idle: Rc::default() }) }
     }
 
-    /// The target's own stack; keep it where the target is known to save the look-up.
+    /// The target's own stack, without TLS; keep it where the target is known to save the look-up.
     pub fn endpoint(&self, target: SocketAddr) -> Endpoint {
-        if let Some(endpoint) = self.inner.endpoints.borrow().get(&target) {
+        self.endpoint_over(target, None)
+    }
+
+    /// The same, over TLS or not. An address has one stack: another kind of connection replaces it.
+    pub fn endpoint_over(&self, target: SocketAddr, tls: Option<&Secure>) -> Endpoint {
+        if let Some(endpoint) = self.inner.endpoints.borrow().get(&target)
+            && endpoint.inner.tls.as_ref() == tls
+        {
             return endpoint.clone();
         }
-        let endpoint = Endpoint::new(target, Rc::clone(&self.inner.config));
-        self.inner.endpoints.borrow_mut().insert(target, endpoint.clone());
+        let endpoint = Endpoint::within(&self.inner, target, tls.cloned());
+        let replaced = self.inner.endpoints.borrow_mut().insert(target, endpoint.clone());
+        if let Some(replaced) = replaced {
+            replaced.retire();
+        }
         endpoint
     }
 
@@ -104,6 +122,11 @@ impl Pool {
     /// Sends a request whose answer goes on as it is; see [`Endpoint::forward`].
     pub async fn forward(&self, target: SocketAddr, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
         self.endpoint(target).forward(request).await
+    }
+
+    /// Sends a request once more, to any target; see [`Endpoint::repeat`].
+    pub async fn repeat(&self, target: SocketAddr, repeat: Box<Repeat>) -> Result<Response<Body>, SendError> {
+        self.endpoint(target).repeat(repeat).await
     }
 
     /// Forgets a target that is gone: idle connections close now, busy ones at the end of their request.
@@ -133,6 +156,42 @@ impl Pool {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Idle HTTP/1 connections of all targets.
+    pub fn idle(&self) -> usize {
+        self.inner.idle.get()
+    }
+}
+
+impl PoolInner {
+    /// Closes the idle connections that rested longest: the older half of the time since the oldest was used. Looking
+    /// at all targets pays off, since it is not done again before about as many have come to rest.
+    fn make_room(&self) {
+        let endpoints = self.endpoints.borrow();
+        // In each stack the oldest is at the bottom.
+        let oldest = endpoints.values().filter_map(|one| one.inner.idle.borrow().first().map(|idle| idle.since)).min();
+        let Some(oldest) = oldest else { return };
+        let newest_to_go = oldest + oldest.elapsed() / 2;
+        for endpoint in endpoints.values() {
+            endpoint.inner.idle.borrow_mut().retain(|idle| idle.since > newest_to_go);
+        }
+    }
+}
+
+/// One idle connection in the sum of all.
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(sum: &Rc<Cell<usize>>) -> Self {
+        sum.set(sum.get() + 1);
+        Self(Rc::clone(sum))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 /// One target and its connections.
@@ -143,6 +202,9 @@ pub struct Endpoint {
 
 struct EndpointInner {
     target: SocketAddr,
+    tls: Option<Secure>,
+    pool: Weak<PoolInner>,
+    all_idle: Rc<Cell<usize>>,
     config: Rc<PoolConfig>,
     idle: RefCell<Vec<Idle>>,
     sweeping: Cell<bool>,
@@ -154,6 +216,7 @@ struct EndpointInner {
 
 struct Idle {
     connection: Box<Connection>,
+    _counted: Counted,
     since: Instant,
     lifetime: Duration,
 }
@@ -168,11 +231,28 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// A target without connections, outside any [`Pool`].
+    /// A target without connections, outside any [`Pool`] and without TLS.
     pub fn new(target: SocketAddr, config: Rc<PoolConfig>) -> Self {
+        Self::with(target, None, config, Weak::new(), Rc::default())
+    }
+
+    fn within(pool: &Rc<PoolInner>, target: SocketAddr, tls: Option<Secure>) -> Self {
+        Self::with(target, tls, Rc::clone(&pool.config), Rc::downgrade(pool), Rc::clone(&pool.idle))
+    }
+
+    fn with(
+        target: SocketAddr,
+        tls: Option<Secure>,
+        config: Rc<PoolConfig>,
+        pool: Weak<PoolInner>,
+        all_idle: Rc<Cell<usize>>,
+    ) -> Self {
         Self {
             inner: Rc::new(EndpointInner {
                 target,
+                tls,
+                pool,
+                all_idle,
                 config,
                 idle: RefCell::default(),
                 sweeping: Cell::new(false),
@@ -236,16 +316,19 @@ impl Endpoint {
             match connection.exchange(request, reading).await {
                 Ok(answer) => return Ok(self.lease(answer)),
                 Err(Failure::Unsent(_)) if reused => {}
-                Err(Failure::Died(_, Some(repeat))) if reused => return Box::pin(self.repeat(repeat)).await,
+                Err(Failure::Died(_, Some(repeat))) if reused => return Box::pin(self.repeat(Box::new(repeat))).await,
                 Err(failure) => return Err(failure.into()),
             }
         }
     }
 
-    /// On a connection that has not been used yet.
-    async fn repeat(&self, repeat: Repeat) -> Result<Response<Body>, SendError> {
-        let connection = self.open_h1().await.map_err(SendError::sent)?;
-        Ok(self.lease(connection.repeat(repeat).await?))
+    /// Sends what another exchange left unanswered ([`SendError::into_repeat`]), byte by byte as it was, on a connection
+    /// that has not been used yet.
+    pub async fn repeat(&self, repeat: Box<Repeat>) -> Result<Response<Body>, SendError> {
+        match self.open_h1().await {
+            Ok(connection) => Ok(self.lease(connection.repeat(*repeat).await?)),
+            Err(fault) => Err(SendError::unanswered(fault, Some(repeat))),
+        }
     }
 
     async fn exchange_h2(&self, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
@@ -270,7 +353,7 @@ impl Endpoint {
     /// The most recently used connection that is still good.
     fn checkout(&self) -> Option<Box<Connection>> {
         loop {
-            let idle = self.inner.idle.borrow_mut().pop()?;
+            let mut idle = self.inner.idle.borrow_mut().pop()?;
             let rested = idle.since.elapsed();
             if rested <= idle.lifetime && idle.connection.is_quiet(rested >= TRUSTED_FOR) {
                 return Some(idle.connection);
@@ -289,10 +372,17 @@ impl Endpoint {
     }
 
     async fn open_h1(&self) -> Result<Box<Connection>, SendFault> {
-        let stream = dial(self.inner.target, &self.inner.config.dial)
-            .await
-            .map_err(|source| SendFault::Dial { target: self.inner.target, source })?;
-        Ok(Box::new(Connection::new(Stream::Plain(stream), self.inner.config.title_case_headers)))
+        Ok(Box::new(Connection::new(self.open().await?, self.inner.config.title_case_headers)))
+    }
+
+    async fn open(&self) -> Result<Stream, SendFault> {
+        let target = self.inner.target;
+        let stream =
+            dial(target, &self.inner.config.dial).await.map_err(|source| SendFault::Dial { target, source })?;
+        let Some(tls) = &self.inner.tls else { return Ok(Stream::Plain(stream)) };
+        // Boxed: the common case should not reserve room for a handshake.
+        let stream = Box::pin(tls.connect(stream)).await.map_err(|source| SendFault::Tls { target, source })?;
+        Ok(Stream::Tls(Box::new(stream.into())))
     }
 
     async fn h2_sender(&self) -> Result<(http2::SendRequest<Body>, bool), SendFault> {
@@ -303,9 +393,7 @@ impl Endpoint {
         if let Some(sender) = self.live_h2() {
             return Ok((sender, true));
         }
-        let stream = dial(self.inner.target, &self.inner.config.dial)
-            .await
-            .map_err(|source| SendFault::Dial { target: self.inner.target, source })?;
+        let stream = self.open().await?;
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(4 << 20)
@@ -354,12 +442,21 @@ impl Lease {
         if endpoint.retired.get() || !connection.is_reusable() {
             return;
         }
+        if endpoint.all_idle.get() >= endpoint.config.max_idle {
+            if let Some(pool) = endpoint.pool.upgrade() {
+                pool.make_room();
+            }
+            if endpoint.all_idle.get() >= endpoint.config.max_idle {
+                return; // no room for any
+            }
+        }
         {
             let mut idle = endpoint.idle.borrow_mut();
             if idle.len() >= endpoint.config.max_idle_per_target {
                 return;
             }
-            idle.push(Idle { connection, since: Instant::now(), lifetime: self.lifetime });
+            let counted = Counted::new(&endpoint.all_idle);
+            idle.push(Idle { connection, _counted: counted, since: Instant::now(), lifetime: self.lifetime });
         }
         if !endpoint.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(&endpoint), endpoint.config.idle_lifetime.min(SWEEP)));
@@ -373,7 +470,7 @@ async fn sweep(endpoint: Weak<EndpointInner>, every: Duration) {
         tokio::time::sleep(every).await;
         let Some(endpoint) = endpoint.upgrade() else { return };
         let mut idle = endpoint.idle.borrow_mut();
-        idle.retain(|idle| idle.since.elapsed() < idle.lifetime && idle.connection.is_quiet(true));
+        idle.retain_mut(|idle| idle.since.elapsed() < idle.lifetime && idle.connection.is_quiet(true));
         if idle.is_empty() {
             idle.shrink_to_fit();
             endpoint.sweeping.set(false);

@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// Pieces up to this much in all are joined before they are written.
 const JOINED: usize = 2048;
@@ -39,15 +39,20 @@ impl Stream {
     }
 
     /// Whether the peer has said nothing, no byte and no end, as far as the event loop has heard. Costs no system call.
-    pub(crate) fn seems_quiet(&self) -> bool {
+    pub(crate) fn seems_quiet(&mut self) -> bool {
         let nobody = &mut Context::from_waker(Waker::noop());
-        self.socket().poll_read_ready(nobody).is_pending() || self.is_quiet()
+        match self {
+            Self::Plain(socket) => socket.poll_read_ready(nobody).is_pending() || self.is_quiet(),
+            // Takes in what is TLS's own, such as tickets; whatever is left would be read as the next answer.
+            Self::Tls(stream) => Pin::new(stream).poll_fill_buf(nobody).is_pending(),
+        }
     }
 
     /// The same, asked of the socket itself.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&mut self) -> bool {
         let peeked = SockRef::from(self.socket()).peek(&mut [MaybeUninit::uninit()]);
-        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let nothing = peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        nothing && (matches!(self, Self::Plain(_)) || self.seems_quiet())
     }
 }
 

@@ -1,22 +1,31 @@
-//! TLS for a listener: one certificate, which may be replaced while connections are served.
+//! TLS for a listener: one certificate, which may be replaced while connections are served, or one for each name.
+//! [`client`] is the other side, for targets.
 //!
 //! Client certificates are asked for only with [`Clients`]. ALPN offers h2 and HTTP/1.1. The words of [`Options`] are
 //! Go's, since upstream's configuration is written in them.
 
+pub mod client;
+mod names;
+
+use std::fmt;
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio_rustls::TlsAcceptor;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{
-    ClientHello, NoClientAuth, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+    Acceptor, ClientHello, NoClientAuth, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
 };
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
     NamedGroup, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version,
 };
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 /// What to negotiate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,16 +65,69 @@ pub enum TlsError {
     /// The certificate, the key, or the two together cannot be used.
     #[error("certificate: {0}")]
     Unusable(#[from] tokio_rustls::rustls::Error),
+    /// Nobody to believe.
+    #[error("no authority in PEM, so that no certificate could be believed")]
+    NoAuthority,
+    /// Not a DNS name.
+    #[error("{0:?} is no DNS name")]
+    Name(String),
     /// The authorities of client certificates cannot be used.
     #[error("client certificates: {0}")]
     Clients(#[from] VerifierBuilderError),
+    /// There is no one certificate to replace.
+    #[error("certificates are found by name here; replace them where they are kept")]
+    ByName,
 }
+
+/// A certificate chain with its key, ready to be used. Cheap to clone.
+#[derive(Clone)]
+pub struct Certificate(Arc<CertifiedKey>);
+
+impl Certificate {
+    /// From a chain and its key, both PEM; an error if the two do not belong together.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        certified(chain, key, &ring::default_provider()).map(Self)
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificate")
+    }
+}
+
+/// Where certificates are found by name. Asked twice in each handshake, on the thread that serves the connection.
+pub trait Certificates: fmt::Debug + Send + Sync {
+    /// The certificate for the name a client asks for, if it says one. `None`: the handshake is refused with
+    /// `unrecognized_name`.
+    fn find(&self, name: Option<&str>) -> Option<Certificate>;
+}
+
+/// [`Certificates`] as rustls asks for them.
+#[derive(Debug)]
+struct ByName(Arc<dyn Certificates>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.find(hello.server_name()).map(|certificate| certificate.0)
+    }
+}
+
+/// A fatal alert of a server that has said nothing yet: record 21 of TLS 1.2 (RFC 8446 keeps the number), two bytes,
+/// `fatal`, `unrecognized_name` (RFC 6066).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// A listener's TLS; clones share the certificate.
 #[derive(Debug, Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
-    current: Arc<Current>,
+    certificates: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    One(Arc<Current>),
+    ByName(Arc<dyn Certificates>),
 }
 
 #[derive(Debug)]
@@ -96,25 +158,55 @@ impl Tls {
             None => Arc::new(NoClientAuth),
         };
         let current = Arc::new(Current(RwLock::new(certified(chain, key, &provider)?)));
-        let resolver: Arc<dyn ResolvesServerCert> = current.clone();
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&versions(options)?)?
-            .with_client_cert_verifier(clients)
-            .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), current })
+        let config = server_config(options, provider, clients, current.clone())?;
+        Ok(Self { config, certificates: Source::One(current) })
+    }
+
+    /// TLS with a certificate for each name. Any client is served.
+    pub fn by_name(options: &Options, certificates: Arc<dyn Certificates>) -> Result<Self, TlsError> {
+        let resolver = Arc::new(ByName(Arc::clone(&certificates)));
+        let config = server_config(options, Arc::new(provider(options)?), Arc::new(NoClientAuth), resolver)?;
+        Ok(Self { config, certificates: Source::ByName(certificates) })
     }
 
     /// Uses another certificate from the next handshake on. After an error the old one stays.
     pub fn replace(&self, chain: &[u8], key: &[u8]) -> Result<(), TlsError> {
+        let Source::One(current) = &self.certificates else { return Err(TlsError::ByName) };
         let certified = certified(chain, key, self.config.crypto_provider())?;
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        *current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
         Ok(())
     }
 
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.config))
+    /// The handshake.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = Arc::clone(&self.config);
+        let Source::ByName(certificates) = &self.certificates else {
+            return TlsAcceptor::from(config).accept(stream).await;
+        };
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        if certificates.find(hello.client_hello().server_name()).is_none() {
+            // rustls would say `access_denied`, from which nobody could tell that the name is the trouble.
+            let mut stream = hello.io;
+            stream.write_all(&UNRECOGNIZED_NAME).await?;
+            stream.shutdown().await?;
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no certificate for this name"));
+        }
+        hello.into_stream(config).await
     }
+}
+
+fn server_config(
+    options: &Options,
+    provider: Arc<CryptoProvider>,
+    clients: Arc<dyn ClientCertVerifier>,
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions(options)?)?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 fn certified(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {

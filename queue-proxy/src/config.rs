@@ -7,14 +7,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use api::ports;
+use proxy::certificates;
 use proxy::deadline::Limits;
+pub use telemetry::Identity;
+use telemetry::metrics_server::{self, OverrideError};
+use telemetry::observability::Observability;
+use telemetry::otlp::settings::{self, Telemetry};
 
-use crate::certificates;
-use crate::logging;
-use crate::metrics_server;
-use crate::observability::{self, Observability};
-use crate::otlp::settings::{self, Telemetry};
+use crate::observability;
 use crate::readiness::{ProbeError, Readiness};
+use crate::resource;
 
 /// Everything the sidecar needs to know.
 #[derive(Debug, Clone)]
@@ -54,24 +56,7 @@ pub struct Config {
     /// A drain ends when this long no new request came (`DORMOUSE_DRAIN_QUIET_MS`).
     pub drain_quiet: Duration,
     /// The sidecar's own log.
-    pub logging: logging::Settings,
-}
-
-/// Names for reports, metrics and logs.
-#[derive(Debug, Clone, Default)]
-pub struct Identity {
-    /// Namespace.
-    pub namespace: String,
-    /// Service, may be empty.
-    pub service: String,
-    /// Configuration.
-    pub configuration: String,
-    /// Revision.
-    pub revision: String,
-    /// Pod name, the identity in every stat.
-    pub pod: String,
-    /// Pod IP, for the request log.
-    pub pod_ip: String,
+    pub logging: telemetry::logging::Settings,
 }
 
 /// What is wrong with the environment.
@@ -134,12 +119,15 @@ impl Config {
             pod: env.required("SERVING_POD")?,
             pod_ip: env.required("SERVING_POD_IP")?,
         };
-        let logging =
-            logging::Settings::parse(&env.required("SERVING_LOGGING_CONFIG")?, &env.required("SERVING_LOGGING_LEVEL")?);
+        let logging = telemetry::logging::Settings::parse(
+            &env.required("SERVING_LOGGING_CONFIG")?,
+            &env.required("SERVING_LOGGING_LEVEL")?,
+        );
         let readiness = env.parsed("SERVING_READINESS_PROBE", |text| Readiness::parse(text, auto_detect))?;
         let observability = env.parsed("OBSERVABILITY_CONFIG", observability::parse)?;
-        let telemetry = settings::read(&observability, &identity, |name| env.get(name))
-            .map_err(|error| wrong("OBSERVABILITY_CONFIG", "...", &error))?;
+        let telemetry =
+            settings::read(&observability, || resource::of(&identity, |name| env.get(name)), |name| env.get(name))
+                .map_err(|error| wrong("OBSERVABILITY_CONFIG", "...", &error))?;
         let metrics_server = match observability.prometheus {
             Some(_) => metrics_server::Overrides::parse(&env.lookup)?,
             None => metrics_server::Overrides::default(),
@@ -187,7 +175,13 @@ fn seconds(n: i64) -> Duration {
     Duration::from_secs(u64::try_from(n).unwrap_or(0).min(365 * 24 * 3600))
 }
 
-pub(crate) fn wrong(name: &'static str, value: &str, problem: &(impl ToString + ?Sized)) -> ConfigError {
+impl From<OverrideError> for ConfigError {
+    fn from(error: OverrideError) -> Self {
+        Self::Wrong { name: error.name, value: error.value, problem: error.problem }
+    }
+}
+
+fn wrong(name: &'static str, value: &str, problem: &(impl ToString + ?Sized)) -> ConfigError {
     ConfigError::Wrong { name, value: value.chars().take(200).collect(), problem: problem.to_string() }
 }
 

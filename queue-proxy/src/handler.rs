@@ -49,7 +49,7 @@ async fn serve(sidecar: &Rc<Sidecar>, peer: &Peer, request: &mut Request<Body>) 
     let present = Present::of(request.headers());
     let kind = probe::classify(request.headers(), present);
     if kind.answered_here() {
-        let log = sidecar.log.as_ref().and_then(|log| log.arrive(request, peer, true));
+        let log = sidecar.log.as_ref().and_then(|log| log.arrive(request, peer, true, &sidecar.identity));
         // Boxed: probes are rare, and every connection reserves room for the larger of both ways.
         let response = Box::pin(answer_probe(sidecar, kind)).await;
         let mut accounting = Accounting { log, ..Accounting::default() };
@@ -61,7 +61,7 @@ async fn serve(sidecar: &Rc<Sidecar>, peer: &Peer, request: &mut Request<Body>) 
     let mut deadline = sidecar.timers.start(sidecar.limits);
     let mut accounting = Accounting {
         in_flight: (kind != Kind::Bypass).then(|| arrive(sidecar, request, present, &kind)),
-        log: sidecar.log.as_ref().and_then(|log| log.arrive(request, peer, kind != Kind::Ordinary)),
+        log: sidecar.log.as_ref().and_then(|log| log.arrive(request, peer, kind != Kind::Ordinary, &sidecar.identity)),
         // Last, for it tells the app by the request's headers.
         trace: match &sidecar.traces {
             Some(traces) if kind == Kind::Ordinary => traces.arrive(request, peer),
@@ -123,9 +123,7 @@ async fn exchange(
     }
     let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
     let upgrade = forward::prepare(request, present, &options)?;
-    if let Some(trace) = &mut accounting.trace {
-        trace.asks();
-    }
+    accounting.asks(sidecar.app_address);
     let sent = deadline.run(sidecar.app.forward(request)).await;
     accounting.app_answers(match &sent {
         Ok(Ok(response)) => Ok(response.status()),

@@ -1,4 +1,4 @@
-//! Metrics for the user, in Prometheus text on 9091 or pushed by [`crate::otlp`]; made only when `OBSERVABILITY_CONFIG`
+//! Metrics for the user, in Prometheus text on 9091 or pushed by [`telemetry::otlp`]; made only when `OBSERVABILITY_CONFIG`
 //! asks.
 //!
 //! Names, units, bounds and labels are those of upstream's OpenTelemetry exporter. Label sets are bounded: methods and
@@ -10,6 +10,7 @@
 //! A request finds its series by a key of small numbers and adds to plain ones: the sidecar's one thread records them and
 //! reads them, and the atomic ones of the registry get what was added when somebody wants to see them.
 
+mod catalog;
 mod labels;
 mod old_names;
 
@@ -22,9 +23,10 @@ use prometheus::local::LocalHistogram;
 use prometheus::{Encoder, Gauge, HistogramOpts, HistogramVec, Registry, TextEncoder};
 
 use crate::config::Identity;
-use labels::{MethodLabel, Tag, Tags, VersionLabel};
-pub(crate) use labels::{method_label, route_tag, version_label};
+pub(crate) use catalog::CATALOG;
+use labels::{Tag, Tags};
 use old_names::OldNames;
+use telemetry::labels::{MethodLabel, VersionLabel, route_tag};
 
 /// Bounds of durations in seconds.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];

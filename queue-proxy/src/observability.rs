@@ -3,47 +3,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use telemetry::observability::{self, Export, Observability};
+use telemetry::request_log::{DEFAULT_TEMPLATE, Settings};
 
-use crate::otlp::endpoint::Protocol;
 use crate::readiness::ProbeError;
-use crate::request_log::{DEFAULT_TEMPLATE, Settings};
-
-/// What is switched on.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Observability {
-    /// Prometheus text for the user: the address to bind, `None` = off.
-    pub prometheus: Option<Endpoint>,
-    /// Traces, `None` = off.
-    pub tracing: Option<Export>,
-    /// Metrics push, `None` = off.
-    pub push: Option<Export>,
-    /// The request log, `None` = off.
-    pub request_log: Option<Settings>,
-    /// CPU profiles on request.
-    pub profiling: bool,
-}
-
-/// What is sent to a collector, before the environment is asked ([`crate::otlp::settings`]).
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Export {
-    /// How it travels; `None` is stdout.
-    pub protocol: Option<Protocol>,
-    /// Where to, as it was written.
-    pub endpoint: String,
-    /// Share of requests that are traced.
-    pub rate: f64,
-    /// How often metrics are pushed.
-    pub interval: Option<Duration>,
-}
-
-/// Where the metrics port is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Host part; empty = as all other ports.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
 
 /// Reads the JSON; empty is "everything off".
 pub(crate) fn parse(text: &str) -> Result<Observability, ProbeError> {
@@ -59,44 +22,28 @@ pub(crate) fn parse(text: &str) -> Result<Observability, ProbeError> {
         value.unwrap_or_default().to_string()
     };
     let profiling = text("runtime", "profiling") == "enabled";
-    let export = |section: &str, protocol: Option<Protocol>| {
+    let export = |section: &str| {
         // Upstream has spelled these two both ways.
         let number = |keys: [&str; 2]| keys.iter().find_map(|key| get(get(&root, section)?, key)?.as_f64());
-        Some(Export {
-            protocol,
+        Export {
+            protocol: None,
             endpoint: text(section, "endpoint"),
             rate: number(["samplingRate", "sampling_rate"]).unwrap_or(0.0),
             interval: number(["exportInterval", "export_interval"])
                 .map(|nanoseconds| Duration::from_nanos(nanoseconds.max(0.0) as u64)),
-        })
+        }
     };
-    let (metrics, tracing) = (text("requestMetrics", "protocol"), text("tracing", "protocol"));
-    let (prometheus, push) = match (metrics.as_str(), Protocol::parse(&metrics)) {
-        ("" | "none", _) => (None, None),
-        ("prometheus", _) => (Some(parse_endpoint(&text("requestMetrics", "endpoint"))?), None),
-        (_, Some(protocol)) => (None, export("requestMetrics", Some(protocol))),
-        (other, None) => return Err(ProbeError::Json(format!("requestMetrics.protocol: unknown protocol {other:?}"))),
-    };
-    let tracing = match (tracing.as_str(), Protocol::parse(&tracing)) {
-        ("" | "none", _) => None,
-        ("stdout", _) => export("tracing", None),
-        (_, Some(protocol)) => export("tracing", Some(protocol)),
-        (other, None) => return Err(ProbeError::Json(format!("tracing.protocol: unknown protocol {other:?}"))),
-    };
+    let wrong = |error: observability::ObservabilityError| ProbeError::Json(error.to_string());
+    let section = "requestMetrics";
+    let port = api::ports::USER_METRICS;
+    let (prometheus, push) =
+        observability::metrics(section, &text(section, "protocol"), port, export(section)).map_err(wrong)?;
+    let tracing = observability::tracing(&text("tracing", "protocol"), export("tracing")).map_err(wrong)?;
     let on = |key: &str| get(&root, key).and_then(Value::as_bool).unwrap_or(false);
     let template = get(&root, "requestLogTemplate").and_then(Value::as_str).unwrap_or(DEFAULT_TEMPLATE);
     let request_log = on("enableRequestLog")
         .then(|| Settings { template: template.to_string(), probes: on("enableProbeRequestLog") });
     Ok(Observability { prometheus, tracing, push, request_log, profiling })
-}
-
-fn parse_endpoint(endpoint: &str) -> Result<Endpoint, ProbeError> {
-    if endpoint.is_empty() {
-        return Ok(Endpoint { host: String::new(), port: api::ports::USER_METRICS });
-    }
-    let problem = || ProbeError::Json(format!("requestMetrics.endpoint: not host:port: {endpoint:?}"));
-    let (host, port) = endpoint.rsplit_once(':').ok_or_else(problem)?;
-    Ok(Endpoint { host: host.trim_matches(['[', ']']).to_string(), port: port.parse().map_err(|_| problem())? })
 }
 
 fn get<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
@@ -106,6 +53,8 @@ fn get<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use telemetry::observability::Endpoint;
+    use telemetry::otlp::endpoint::Protocol;
 
     #[test]
     fn table() {

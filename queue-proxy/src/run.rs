@@ -10,18 +10,18 @@ use std::time::Duration;
 use futures::FutureExt;
 use hyper::service::service_fn;
 use proxy::accept::bind;
+use proxy::certificates::{Certificate, CertificateError};
 use proxy::{Drain, ServerConfig, serve};
+use telemetry::metrics_server::MetricsServerError;
+use telemetry::observability::Endpoint;
+use telemetry::otlp::Sending;
+use telemetry::profiling;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::certificates::{Certificate, CertificateError};
 use crate::config::Config;
 use crate::handler::{HOP, handle};
 use crate::metrics::{self, Metrics};
-use crate::metrics_server::MetricsServerError;
-use crate::observability::Endpoint;
-use crate::otlp::Sending;
-use crate::profiling;
 use crate::side_ports::{self, Terminating};
 use crate::sidecar::{REPORT_PERIOD, Sidecar};
 
@@ -137,7 +137,10 @@ impl QueueProxy {
             })?),
         };
         let sidecar = Sidecar::new(&self.config, metrics);
-        let sending = Sending::start(&self.config, &sidecar);
+        let (outbox, weak) = (sidecar.outbox.clone(), Rc::downgrade(&sidecar));
+        let sending = Sending::start(&self.config.telemetry, outbox, &metrics::CATALOG, move || {
+            Some(weak.upgrade()?.metrics_now()?.families())
+        });
         let terminating = Terminating::new(Cell::new(false));
         let side = Drain::default();
         serve_side_ports(self.admin, self.stats, self.user_metrics, &sidecar, &terminating, &side);

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,6 +12,10 @@ use prost::Message;
 use proxy::body::{End, Observe};
 use proxy::deadline::{Limits, Timers};
 use proxy::{Drain, Endpoint, Pool, PoolConfig};
+use telemetry::Identity;
+use telemetry::otlp::outbox::Outbox;
+use telemetry::request_log::{Entry, RequestLog};
+use telemetry::traces::{Trace, Traces};
 use tokio::sync::Notify;
 
 use crate::breaker::{Breaker, Slot};
@@ -18,9 +23,8 @@ use crate::config::Config;
 use crate::drainer::Drainer;
 use crate::metrics::{Answer, Arrival, Metrics, Outcome};
 use crate::readiness::Gate;
-use crate::request_log::{Entry, RequestLog};
 use crate::stats::Window;
-use crate::traces::{Trace, Traces};
+use crate::traces;
 
 /// How often the stat is renewed.
 pub const REPORT_PERIOD: Duration = Duration::from_secs(1);
@@ -30,6 +34,8 @@ pub const REPORT_PERIOD: Duration = Duration::from_secs(1);
 pub struct Sidecar {
     /// The app.
     pub app: Endpoint,
+    /// Where it listens.
+    pub app_address: SocketAddr,
     /// Host for requests that have none.
     pub app_host: HeaderValue,
     /// The concurrency limit, if there is one.
@@ -47,10 +53,13 @@ pub struct Sidecar {
     /// The user's metrics, if wanted.
     pub metrics: Option<Metrics>,
     /// The request log, if wanted.
-    pub log: Option<Rc<RequestLog>>,
+    pub log: Option<Arc<RequestLog>>,
     /// Tracing, if wanted.
     pub traces: Option<Traces>,
-    pod: String,
+    /// Where traced requests are handed in.
+    pub outbox: Option<Arc<Outbox>>,
+    /// Whose requests these are.
+    pub identity: Arc<Identity>,
     epoch: Instant,
     window: RefCell<Window>,
     stat: RefCell<Bytes>,
@@ -68,9 +77,14 @@ impl Sidecar {
             },
             ..PoolConfig::default()
         });
+        let hop = traces::hop(config.container_concurrency > 0);
+        let wanted = config.telemetry.traces.as_ref();
+        let outbox = wanted.map(|traces| Arc::new(Outbox::new(traces.batch)));
+        let traced = wanted.zip(outbox.clone());
         let fresh = crate::stats::Report::default().to_stat(&config.identity.pod, REPORT_PERIOD, Duration::ZERO);
         Rc::new(Self {
             app: pool.endpoint(config.user),
+            app_address: config.user,
             app_host: host_of(config.user),
             breaker: (config.container_concurrency > 0).then(|| Breaker::new(config.container_concurrency)),
             gate: Gate::new(config.readiness.clone()),
@@ -79,13 +93,10 @@ impl Sidecar {
             limits: config.limits,
             timers: Timers::default(),
             metrics,
-            log: RequestLog::start(config.observability.request_log.as_ref(), &config.identity),
-            traces: config
-                .telemetry
-                .traces
-                .as_ref()
-                .map(|traces| Traces::new(traces, config.container_concurrency > 0)),
-            pod: config.identity.pod.clone(),
+            log: RequestLog::start(config.observability.request_log.as_ref()),
+            traces: traced.map(|(traces, outbox)| Traces::new(hop, traces.sampler, outbox)),
+            outbox,
+            identity: Arc::new(config.identity.clone()),
             epoch: Instant::now(),
             window: RefCell::default(),
             stat: RefCell::new(fresh.encode_to_vec().into()),
@@ -103,7 +114,7 @@ impl Sidecar {
     pub fn report(&self) {
         let now = self.epoch.elapsed();
         let report = self.window.borrow_mut().report(now);
-        *self.stat.borrow_mut() = report.to_stat(&self.pod, REPORT_PERIOD, now).encode_to_vec().into();
+        *self.stat.borrow_mut() = report.to_stat(&self.identity.pod, REPORT_PERIOD, now).encode_to_vec().into();
     }
 
     /// Requests in flight, upgraded connections not among them.
@@ -242,6 +253,13 @@ pub struct Accounting {
 }
 
 impl Accounting {
+    /// The app is asked.
+    pub fn asks(&mut self, app: SocketAddr) {
+        if let Some(trace) = &mut self.trace {
+            trace.asks(app);
+        }
+    }
+
     /// The app has answered, or why it has not.
     pub fn app_answers(&mut self, status: Result<StatusCode, &'static str>) {
         if let Some(in_flight) = &mut self.in_flight {

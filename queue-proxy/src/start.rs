@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::{Config, Error, QueueProxy, logging};
+use telemetry::logging;
+
+use crate::{Config, Error, QueueProxy};
 
 /// Runs the sidecar as upstream's binary runs: configuration from the environment only. Used by this crate's binary
 /// and by `dormouse queue-proxy`.
@@ -14,7 +16,18 @@ pub fn main_from_env() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    logging::start(&config.logging, &config.identity);
+    let identity = &config.identity;
+    logging::start(
+        &config.logging,
+        &logging::Process {
+            name: "queueproxy",
+            crates: &["queue_proxy", "telemetry", "proxy", "api"],
+            context: vec![
+                ("knative.dev/key", format!("{}/{}", identity.namespace, identity.revision)),
+                ("knative.dev/pod", identity.pod.clone()),
+            ],
+        },
+    );
     match proxy::runtime::block_on(run(config)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error),

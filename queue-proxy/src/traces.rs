@@ -1,231 +1,29 @@
-//! Traces: which requests are followed, what the app is told, what is remembered until the last byte.
-//!
-//! 1. [`context`] reads the caller's trace from the headers ([`b3`] if there is no W3C one).
-//! 2. [`sampler`] decides. A request that is not traced gets at most one header and no more is made of it.
-//! 3. [`ids`] names four spans, the app gets the last one's name; [`Trace`] notes times until it is dropped.
-//! 4. The [`record`] goes to the [`outbox`](crate::otlp::outbox), from where [`crate::otlp`] sends it, behind the
-//!    requests' back.
-//!
-//! With tracing off there is no [`Traces`], and headers of traces pass as they are.
+//! The spans that the sidecar makes of a traced request: server → `kn.queueproxy.proxy` → `kn.queueproxy.wait` (where
+//! there is a limit to wait for) → client. Names are upstream's; the rest is [`telemetry::traces`].
 
-pub mod b3;
-pub mod context;
-pub mod ids;
-pub mod record;
-pub mod sampler;
-pub mod stdout;
+use telemetry::traces::hop::{Hop, Lasts, Stage};
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+/// Name under which the sidecar measures.
+pub const SCOPE: &str = "dormouse/queue-proxy";
+/// The name that upstream's own spans and metrics carry.
+pub const UPSTREAM_SCOPE: &str = "knative.dev/serving/pkg/queue";
 
-use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, Request, StatusCode, Uri};
-use proxy::Peer;
+const PROXY: Stage = Stage { name: "kn.queueproxy.proxy", within: None, lasts: Lasts::WholeRequest };
+const WAIT: Stage = Stage { name: "kn.queueproxy.wait", within: Some(0), lasts: Lasts::UntilAsked };
 
-use crate::metrics::{method_label, route_tag, version_label};
-use crate::otlp::outbox::Outbox;
-use crate::otlp::settings::Traces as Settings;
-use context::{Form, Incoming, Outgoing, TRACESTATE};
-use ids::{Ids, TraceId};
-use record::{Facts, Record};
-use sampler::Sampler;
+/// A sidecar without a limit.
+const FREE: Hop = Hop {
+    http_scope: SCOPE,
+    own_scope: UPSTREAM_SCOPE,
+    b3: true,
+    route_tag: true,
+    stages: &[PROXY],
+    client_name: |facts| format!("HTTP {}", facts.method.unwrap_or("_OTHER")),
+};
+/// One with a limit.
+const LIMITED: Hop = Hop { stages: &[PROXY, WAIT], ..FREE };
 
-/// The most that is kept of any text a client sends.
-const MAX_TEXT: usize = 2048;
-/// The most `tracestate` that is kept; W3C asks for as much.
-const MAX_STATE: usize = 512;
-
-/// Tracing, switched on.
-#[derive(Debug)]
-pub struct Traces {
-    sampler: Sampler,
-    /// Whether requests wait for a slot.
-    limited: bool,
-    ids: RefCell<Ids>,
-    outbox: Rc<Outbox>,
-}
-
-impl Traces {
-    /// Tracing as it is wanted. `limited`: whether requests wait for a slot.
-    pub fn new(settings: &Settings, limited: bool) -> Self {
-        let outbox = Rc::new(Outbox::new(settings.batch));
-        Self { sampler: settings.sampler, limited, ids: RefCell::default(), outbox }
-    }
-
-    /// Where traced requests are handed in.
-    pub fn outbox(&self) -> Rc<Outbox> {
-        Rc::clone(&self.outbox)
-    }
-
-    /// A request arrives: decides, and tells the app by its headers.
-    pub fn arrive<B: http_body::Body>(&self, request: &mut Request<B>, peer: &Peer) -> Option<Box<Trace>> {
-        let incoming = context::read(request.headers());
-        let trace = match incoming.ids {
-            Some((trace, _)) => trace,
-            None => self.ids.borrow_mut().trace(),
-        };
-        if !self.sampler.decide(incoming.sampled, trace) {
-            self.pass(request.headers_mut(), &incoming, trace);
-            return None;
-        }
-        let mut ids = self.ids.borrow_mut();
-        let record = Record {
-            trace,
-            caller: incoming.ids.map(|(_, span)| span),
-            state: state(request.headers(), &incoming),
-            server: ids.span(),
-            proxy: ids.span(),
-            wait: self.limited.then(|| ids.span()),
-            client: ids.span(),
-            started: unix_nanos(SystemTime::now()),
-            asked: None,
-            answered: None,
-            ended: std::time::Duration::ZERO,
-            status: None,
-            broken: false,
-            bytes: 0,
-            request: facts(request, peer),
-        };
-        let parent = Some(record.wait.unwrap_or(record.proxy));
-        let outgoing = Outgoing { trace, span: record.client, parent, sampled: true };
-        context::write(request.headers_mut(), &incoming, &outgoing);
-        Some(Box::new(Trace { record: Some(record), since: Instant::now(), outbox: Rc::clone(&self.outbox) }))
-    }
-
-    /// A request that is not traced. The app must come to the same decision, so a trace that begins here says so, and
-    /// one in B3 says it in W3C too. A W3C caller's own words stand.
-    fn pass(&self, headers: &mut HeaderMap, incoming: &Incoming, trace: TraceId) {
-        if incoming.form == Form::W3c {
-            return;
-        }
-        let span = match incoming.ids {
-            Some((_, caller)) => caller,
-            None => self.ids.borrow_mut().span(),
-        };
-        context::write(headers, incoming, &Outgoing { trace, span, parent: None, sampled: false });
-    }
-}
-
-/// A traced request until its last byte; its record is handed in when this is dropped.
-#[derive(Debug)]
-pub struct Trace {
-    /// Taken by the drop.
-    record: Option<Record>,
-    since: Instant,
-    outbox: Rc<Outbox>,
-}
-
-impl Trace {
-    /// The app is asked.
-    pub fn asks(&mut self) {
-        let now = self.since.elapsed();
-        if let Some(record) = &mut self.record {
-            record.asked = Some(now);
-        }
-    }
-
-    /// The app has answered, or why it has not.
-    pub fn app_answers(&mut self, status: Result<StatusCode, &'static str>) {
-        let now = self.since.elapsed();
-        if let Some(record) = &mut self.record {
-            record.answered = Some((now, status));
-        }
-    }
-
-    /// The status that goes to the client.
-    pub fn answers(&mut self, status: StatusCode) {
-        if let Some(record) = &mut self.record {
-            record.status = Some(status);
-        }
-    }
-
-    /// Body bytes went out.
-    pub fn data(&mut self, bytes: usize) {
-        if let Some(record) = &mut self.record {
-            record.bytes += bytes as u64;
-        }
-    }
-
-    /// The answer broke off.
-    pub fn broken(&mut self) {
-        if let Some(record) = &mut self.record {
-            record.broken = true;
-        }
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        if let Some(mut record) = self.record.take() {
-            record.ended = self.since.elapsed();
-            self.outbox.push(record);
-        }
-    }
-}
-
-pub(crate) fn unix_nanos(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or_default()
-}
-
-/// `tracestate`, if it belongs to the caller's trace.
-fn state(headers: &HeaderMap, incoming: &Incoming) -> String {
-    if incoming.form != Form::W3c {
-        return String::new();
-    }
-    let lines: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
-    let state = lines.join(",");
-    // Half a list would not parse.
-    if state.len() <= MAX_STATE { state } else { String::new() }
-}
-
-fn facts<B: http_body::Body>(request: &Request<B>, peer: &Peer) -> Facts {
-    let (headers, uri) = (request.headers(), request.uri());
-    let text = |name| headers.get(name).map(|value| cut(value.as_bytes())).unwrap_or_default();
-    let method = method_label(request.method());
-    let known = method != "_OTHER";
-    let scheme = if uri.scheme_str() == Some("https") { "https" } else { "http" };
-    let (host, port) = host(headers, uri, if scheme == "https" { 443 } else { 80 });
-    let forwarded = text(proxy::headers::X_FORWARDED_FOR);
-    Facts {
-        method: known.then_some(method),
-        odd_method: if known { String::new() } else { cut(request.method().as_str().as_bytes()) },
-        scheme,
-        host,
-        port,
-        path: cut(uri.path().as_bytes()),
-        target: uri.path_and_query().map(|target| cut(target.as_str().as_bytes())).unwrap_or_default(),
-        version: version_label(request.version()),
-        peer: Some(peer.address),
-        first_peer: forwarded.split(',').next().unwrap_or_default().trim().to_string(),
-        agent: text(USER_AGENT),
-        route_tag: cut(route_tag(headers).as_bytes()),
-        body: request.body().size_hint().exact(),
-    }
-}
-
-/// Host and the port that the scheme does not imply.
-fn host(headers: &HeaderMap, uri: &Uri, implied: u16) -> (String, Option<u16>) {
-    let host = match uri.authority() {
-        Some(authority) => cut(authority.as_str().as_bytes()),
-        None => headers.get(HOST).map(|value| cut(value.as_bytes())).unwrap_or_default(),
-    };
-    match host.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse().ok()?))) {
-        // An IPv6 address without brackets has colons of its own.
-        Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
-            (name.to_string(), Some(port).filter(|port| *port != implied))
-        }
-        _ => (host, None),
-    }
-}
-
-/// Text from a client, cut where a character ends.
-fn cut(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(..MAX_TEXT).unwrap_or(bytes));
-    let mut text = text.into_owned();
-    if text.len() > MAX_TEXT {
-        let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
+/// The spans of a sidecar. `limited`: whether requests wait for a slot.
+pub fn hop(limited: bool) -> &'static Hop {
+    if limited { &LIMITED } else { &FREE }
 }

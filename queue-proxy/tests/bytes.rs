@@ -112,7 +112,7 @@ proptest! {
 proptest! {
     #[test]
     fn any_text_is_a_template_or_an_error(text in "([a-zA-Z .|()\"`%\\\\-]|\\{\\{|\\}\\}|if |end|else|\\.Request\\.Header|js |printf |index |é){0,24}") {
-        let _ = queue_proxy::request_log::sample(&text);
+        let _ = telemetry::request_log::sample(&text);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use http::Response;
 use prost::Message;
 use proxy::Body;
 use queue_proxy::Config;
-use queue_proxy::observability::Endpoint;
 use support::*;
+use telemetry::observability::Endpoint;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 

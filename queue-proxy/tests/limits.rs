@@ -214,7 +214,7 @@ fn the_stat_counts_what_runs_and_what_came_through_the_activator() {
 fn the_users_metrics_show_requests_and_no_probes() {
     on_runtime(async {
         let mut config = queue_proxy::Config { container_concurrency: 5, ..config(mirror().await) };
-        let endpoint = queue_proxy::observability::Endpoint { host: "127.0.0.1".into(), port: 0 };
+        let endpoint = telemetry::observability::Endpoint { host: "127.0.0.1".into(), port: 0 };
         config.observability.prometheus = Some(endpoint);
         let pod = Pod::start(config).await;
         pod.get("/").await;

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use proxy::certificates::{ClientSettings, RELOAD, Settings};
 use proxy::tls::Options;
-use queue_proxy::certificates::{ClientSettings, RELOAD, Settings};
-use queue_proxy::observability::Endpoint;
 use support::{Pod, config, get, mirror, on_runtime, say, status};
+use telemetry::observability::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;

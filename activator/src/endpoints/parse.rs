@@ -1,10 +1,10 @@
-//! Endpoints objects → addresses. Pure.
+//! Endpoints and Services → addresses. Pure.
 
 use std::net::{IpAddr, SocketAddr};
 
 use api::labels::{networking, serving};
 use api::ports::{NAME_H2C, NAME_HTTP1};
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::ResourceExt;
 
 use crate::revision::{Protocol, RevisionKey};
@@ -17,6 +17,48 @@ pub struct Addresses {
     pub ready: Vec<SocketAddr>,
     /// Not yet, or no longer.
     pub not_ready: Vec<SocketAddr>,
+}
+
+/// Where the private Service of a revision is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterIp {
+    ip: IpAddr,
+    http1: Option<u16>,
+    h2c: Option<u16>,
+}
+
+impl ClusterIp {
+    /// Its address for a protocol, by the port's name.
+    pub fn at(self, protocol: Protocol) -> Option<SocketAddr> {
+        let port = match protocol {
+            Protocol::Http1 => self.http1,
+            Protocol::H2c => self.h2c,
+        };
+        port.map(|port| SocketAddr::new(self.ip, port))
+    }
+}
+
+/// The revision whose private Service this is, by its name. Of a name that was cut short only the label can tell whose it
+/// is, and the name whether that is true.
+pub fn private_service_of(service: &Service) -> Option<RevisionKey> {
+    let name = service.metadata.name.as_deref()?;
+    let labelled = service.labels().get(serving::REVISION).map(String::as_str);
+    let revision = [labelled, name.strip_suffix("-private")]
+        .into_iter()
+        .flatten()
+        .find(|revision| api::names::private_service(revision) == name)?;
+    Some(RevisionKey::new(&service.namespace().unwrap_or_default(), revision))
+}
+
+/// A Service's cluster IP; `None` if it has none.
+pub fn cluster_ip(service: &Service) -> Option<ClusterIp> {
+    let spec = service.spec.as_ref()?;
+    let ip = spec.cluster_ip.as_deref()?.parse().ok()?;
+    let port = |protocol| {
+        let port = spec.ports.iter().flatten().find(|port| port.name.as_deref() == Some(port_name(protocol)))?;
+        u16::try_from(port.port).ok()
+    };
+    Some(ClusterIp { ip, http1: port(Protocol::Http1), h2c: port(Protocol::H2c) })
 }
 
 /// The revision an Endpoints object belongs to, and whether it is the private one.
@@ -102,5 +144,33 @@ mod tests {
         assert_eq!(share(&object, Protocol::H2c, "130.0.0.2"), Some(Share { index: Some(1), activators: 2 }));
         assert_eq!(share(&object, Protocol::Http1, "130.0.0.2"), None);
         assert_eq!(share(&object, Protocol::H2c, "9.9.9.9"), None);
+    }
+
+    fn service(name: &str, ip: &str, labels: &serde_json::Value) -> Service {
+        serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "name": name, "namespace": "n", "labels": labels },
+            "spec": { "clusterIP": ip, "ports": [
+                { "name": "http2", "port": 80 }, { "name": "https", "port": 443 }, { "name": "http-autometric", "port": 9090 } ] },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn t51_t53_a_private_service_is_known_by_its_name_and_its_port_by_name() {
+        let here = cluster_ip(&service("r-private", "10.96.0.7", &json!({}))).unwrap();
+        assert_eq!(here.at(Protocol::H2c), Some("10.96.0.7:80".parse().unwrap()));
+        assert_eq!(here.at(Protocol::Http1), None, "no such port");
+        assert_eq!(cluster_ip(&service("r-private", "None", &json!({}))), None, "headless");
+        assert_eq!(cluster_ip(&service("r-private", "", &json!({}))), None);
+
+        let long = "a".repeat(60);
+        let cut = api::names::private_service(&long);
+        let owner = |name: &str, labels: serde_json::Value| private_service_of(&service(name, "", &labels));
+        let label = |revision: &str| json!({ "serving.knative.dev/revision": revision });
+        assert_eq!(owner("r-private", json!({})), Some(RevisionKey::new("n", "r")));
+        assert_eq!(owner(&cut, label(&long)), Some(RevisionKey::new("n", &long)));
+        assert_eq!(owner("r", label("r")), None, "the public one");
+        assert_eq!(owner("other-private", label("r")), Some(RevisionKey::new("n", "other")), "the name decides");
     }
 }

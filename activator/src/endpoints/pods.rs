@@ -1,19 +1,46 @@
 //! Which pods of a revision are probed, and which can serve. Pure: events in, orders out.
 //!
-//! A pod can serve once its queue-proxy has answered a probe. Each pod stands alone: a silent one delays nobody.
+//! A pod can serve once its queue-proxy has answered a probe. Each pod stands alone: a silent one delays nobody. What the
+//! questions met is remembered, for [`super::mesh`] to judge.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use api::settings::MeshCompatibility;
+
 use super::parse::Addresses;
 
-/// How far Kubernetes' own word is taken.
+/// How far Kubernetes' own word is taken, and whether pods are asked at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trust {
     /// A pod that answers a probe is used before Kubernetes calls it ready.
     pub early_probe: bool,
-    /// A pod that Kubernetes calls ready is used without a probe (mesh compatibility `disabled`).
-    pub kubernetes: bool,
+    /// `disabled`: a pod that Kubernetes calls ready is used without a probe. `enabled`: no pod is asked or used.
+    pub mesh: MeshCompatibility,
+}
+
+/// What a question met that was not the good answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// What stands before pods of a mesh says so: 502, 503, or no answer at all.
+    Mesh,
+    /// An answer that no mesh gives by itself.
+    Other,
+}
+
+/// A revision's pods, as far as [`super::mesh`] needs to know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct View {
+    /// Pods there are.
+    pub known: usize,
+    /// Those that Kubernetes calls ready.
+    pub ready: usize,
+    /// Those that can serve.
+    pub usable: usize,
+    /// All ready pods have been asked since they are ready, and what they met looks like a mesh.
+    pub all_ready_look_meshed: bool,
+    /// Some pod's last answer was none of a mesh.
+    pub some_look_other: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +57,8 @@ enum State {
 struct Pod {
     ready: bool,
     state: State,
+    /// What its probe met since it was started; `None` = nothing yet.
+    look: Option<Look>,
 }
 
 /// What to do after an event.
@@ -78,7 +107,14 @@ impl Pods {
         for (address, ready) in now {
             let before = self.pods.get(&address).copied();
             let state = self.next_state(before, ready);
+            let mut look = before.and_then(|pod| pod.look);
             match (before.map(|pod| pod.state), state) {
+                // Kubernetes calls it ready now: asked anew, for whoever does not hold the question answers at once,
+                // and what was met before says nothing any more.
+                (Some(State::Probing), State::Probing) if ready && before.is_some_and(|pod| !pod.ready) => {
+                    orders.probe.push(address);
+                    look = None;
+                }
                 (Some(old), new) if old == new => {}
                 (old, State::Usable) => {
                     orders.changed = true;
@@ -89,6 +125,7 @@ impl Pods {
                 (old, State::Probing) => {
                     orders.changed |= old == Some(State::Usable);
                     orders.probe.push(address);
+                    look = None;
                 }
                 (old, State::Waiting) => {
                     orders.changed |= old == Some(State::Usable);
@@ -97,7 +134,7 @@ impl Pods {
                     }
                 }
             }
-            self.pods.insert(address, Pod { ready, state });
+            self.pods.insert(address, Pod { ready, state, look });
         }
         orders
     }
@@ -106,11 +143,38 @@ impl Pods {
     pub fn probed(&mut self, address: SocketAddr) -> Orders {
         match self.pods.get_mut(&address) {
             Some(pod) if pod.state == State::Probing => {
-                pod.state = State::Usable;
+                (pod.state, pod.look) = (State::Usable, None);
                 Orders { changed: true, ..Orders::default() }
             }
             _ => Orders::default(),
         }
+    }
+
+    /// A probe met something else than the good answer.
+    pub fn asked(&mut self, address: SocketAddr, look: Look) {
+        if let Some(pod) = self.pods.get_mut(&address).filter(|pod| pod.state == State::Probing) {
+            pod.look = Some(look);
+        }
+    }
+
+    /// The pods being probed.
+    pub fn probing(&self) -> impl Iterator<Item = SocketAddr> {
+        self.pods.iter().filter(|(_, pod)| pod.state == State::Probing).map(|(address, _)| *address)
+    }
+
+    /// See [`View`].
+    pub fn view(&self) -> View {
+        let mut view = View { known: self.pods.len(), all_ready_look_meshed: true, ..View::default() };
+        for pod in self.pods.values() {
+            view.usable += usize::from(pod.state == State::Usable);
+            view.some_look_other |= pod.look == Some(Look::Other);
+            if pod.ready {
+                view.ready += 1;
+                view.all_ready_look_meshed &= pod.look == Some(Look::Mesh);
+            }
+        }
+        view.all_ready_look_meshed &= view.ready > 0;
+        view
     }
 
     /// A request found nobody there: out until a probe is answered again.
@@ -145,10 +209,12 @@ impl Pods {
     }
 
     fn first_state(&self, ready: bool) -> State {
-        match (ready, self.trust) {
-            (true, Trust { kubernetes: true, .. }) => State::Usable,
-            (true, _) | (false, Trust { early_probe: true, .. }) => State::Probing,
-            (false, _) => State::Waiting,
+        match (self.trust.mesh, ready) {
+            (MeshCompatibility::Enabled, _) => State::Waiting,
+            (MeshCompatibility::Disabled, true) => State::Usable,
+            (MeshCompatibility::Auto, true) => State::Probing,
+            (_, false) if self.trust.early_probe => State::Probing,
+            (_, false) => State::Waiting,
         }
     }
 }
@@ -157,7 +223,9 @@ impl Pods {
 mod tests {
     use super::*;
 
-    const AUTO: Trust = Trust { early_probe: true, kubernetes: false };
+    use MeshCompatibility::{Auto, Disabled};
+
+    const AUTO: Trust = Trust { early_probe: true, mesh: Auto };
 
     fn address(n: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, n], 8012))
@@ -196,7 +264,7 @@ mod tests {
 
     #[test]
     fn t45_disabled_takes_kubernetes_word() {
-        let mut pods = Pods::new(Trust { early_probe: true, kubernetes: true });
+        let mut pods = Pods::new(Trust { early_probe: true, mesh: Disabled });
         let orders = pods.update(&seen(&[1], &[2]));
         assert_eq!(orders, Orders { probe: vec![address(2)], changed: true, ..Orders::default() });
         assert_eq!(usable(&pods), [address(1)]);
@@ -222,7 +290,7 @@ mod tests {
 
     #[test]
     fn t47_with_an_exec_probe_kubernetes_must_agree() {
-        let mut pods = Pods::new(Trust { early_probe: false, kubernetes: false });
+        let mut pods = Pods::new(Trust { early_probe: false, mesh: Auto });
         assert_eq!(pods.update(&seen(&[], &[1])), Orders::default());
         assert_eq!(pods.update(&seen(&[1], &[])).probe, [address(1)]);
         assert!(pods.probed(address(1)).changed);
@@ -249,5 +317,34 @@ mod tests {
         assert_eq!(pods.set_aside(address(1)), Orders::default(), "two requests report it, one probe starts");
         assert!(usable(&pods).is_empty());
         assert!(pods.probed(address(1)).changed);
+    }
+
+    #[test]
+    fn t52_who_is_probed() {
+        for (trust, probed, usable_at_once) in [
+            (AUTO, &[1, 2][..], &[][..]),
+            (Trust { early_probe: true, mesh: Disabled }, &[2], &[1]),
+            (Trust { early_probe: false, mesh: Disabled }, &[], &[1]),
+            (Trust { early_probe: true, mesh: MeshCompatibility::Enabled }, &[], &[]),
+            // Upstream asks the one that is not ready too, to no use.
+            (Trust { early_probe: false, mesh: Auto }, &[1], &[]),
+        ] {
+            let mut pods = Pods::new(trust);
+            let addresses = |numbers: &[u8]| numbers.iter().map(|n| address(*n)).collect::<Vec<_>>();
+            assert_eq!(pods.update(&seen(&[1], &[2])).probe, addresses(probed), "{trust:?}");
+            assert_eq!(usable(&pods), addresses(usable_at_once), "{trust:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_turns_ready_is_asked_anew() {
+        let mut pods = Pods::new(AUTO);
+        pods.update(&seen(&[], &[1]));
+        pods.asked(address(1), Look::Mesh);
+        assert_eq!(pods.update(&seen(&[1], &[])).probe, [address(1)]);
+        assert!(!pods.view().all_ready_look_meshed, "it was not ready when it met that");
+        assert_eq!(pods.update(&seen(&[1], &[])), Orders::default());
+        pods.asked(address(1), Look::Mesh);
+        assert!(pods.view().all_ready_look_meshed);
     }
 }

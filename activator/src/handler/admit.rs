@@ -1,16 +1,16 @@
 //! From a request to a response of some pod: take a slot or wait for one, send, and try another pod while nothing has
-//! been sent.
+//! been sent, or what was sent may be sent again.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::{Request, Response, StatusCode};
-use proxy::{Body, Fault, Pool, forward};
+use api::headers::PASSTHROUGH_LB;
+use http::{HeaderValue, Request, Response, StatusCode};
+use proxy::{Body, Fault, forward};
 
-use super::reply::Up;
+use super::Door;
+use super::account::Account;
 use crate::feed::Event;
 use crate::revision::Revision;
-use crate::shared::Shared;
 use crate::throttle::ask::Ask;
 use crate::throttle::{Admission, Permit, Wait};
 
@@ -18,65 +18,77 @@ use crate::throttle::{Admission, Permit, Wait};
 /// answer probes and refuse requests in turn.
 const MOST_TRIES: usize = 8;
 
-/// A response, the slot it is made on, and how long the request waited for it.
-#[derive(Debug)]
-pub struct Served {
-    /// The pod's response.
-    pub response: Response<Body>,
-    /// Its slot.
-    pub permit: Permit,
-    /// Counts it as active.
-    pub active: Up,
-    /// Waited in line; `None` = not at all.
-    pub waited: Option<Duration>,
-}
-
-/// Sends a request to a pod of a revision. Dropping the future leaves the line, or the pod, at once.
-pub async fn serve(
-    shared: &Shared,
-    pool: &Pool,
-    revision: &Arc<Revision>,
-    mut request: Request<Body>,
-) -> Result<Served, Fault> {
-    let metrics = revision.metrics(&shared.metrics);
-    let mut waited = None;
-    for attempt in 0..MOST_TRIES {
-        let ask = Ask::default();
-        let admission = if attempt == 0 { revision.throttle.enter(&ask) } else { revision.throttle.enter_again(&ask) };
+/// Sends a request to a pod of its revision. Dropping the future leaves the line, or the pod, at once.
+pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Account) -> Result<Response<Body>, Fault> {
+    let mut repeat = None;
+    let mut repeated = false;
+    let ask = Ask::default();
+    for attempt in 1.. {
+        let throttle = &account.revision().throttle;
+        let admission = if attempt == 1 { throttle.enter(&ask) } else { throttle.enter_again(&ask) };
         let permit = match admission {
             Admission::Admitted(permit) => permit,
-            Admission::Waiting(wait, asleep) => {
-                let start = Instant::now();
-                if asleep {
-                    revision.wake.queued(&revision.key, &shared.observer, start);
-                }
-                let permit = InLine::new(revision, wait, Up::new(&metrics.queued)).turn().await;
-                waited = Some(waited.unwrap_or(Duration::ZERO) + start.elapsed());
-                permit
-            }
+            Admission::Waiting(wait, asleep) => Box::pin(in_line(door, account, wait, asleep)).await,
             Admission::Full(_) => return Err(queue_full()),
         };
-        let active = Up::new(&metrics.active);
-        forward::set_host(&mut request, permit.target().host().clone())?;
-        match pool.forward(permit.target().address, &mut request).await {
-            Ok(response) => return Ok(Served { response, permit, active, waited }),
-            Err(error) => {
-                let fault = Fault::from(&error);
-                if !error.is_unsent() {
-                    return Err(fault);
+        let pod = account.admitted(permit).target();
+        let endpoint = door.pool.endpoint_over(pod.connect(), pod.tls());
+        let sent = match repeat.take() {
+            None => {
+                forward::set_host(request, pod.host().clone())?;
+                if attempt == 1 && pod.is_passed_through() {
+                    // Of all targets of a revision, or of none.
+                    request.headers_mut().append(PASSTHROUGH_LB, HeaderValue::from_static("true"));
                 }
-                // Out before the slot is given back: nobody else in line shall run into the same pod.
-                if revision.throttle.set_aside(permit.target()) {
-                    metrics.set_aside.inc();
-                    shared.feed.send(Event::SetAside(revision.key.clone(), permit.target().address));
-                }
-                if attempt + 1 == MOST_TRIES {
-                    return Err(fault);
-                }
+                endpoint.forward(request).await
             }
+            Some(repeat) => Box::pin(endpoint.repeat(repeat)).await,
+        };
+        let error = match sent {
+            Ok(response) => {
+                account.answer_begins();
+                return Ok(response);
+            }
+            Err(error) => error,
+        };
+        let fault = Fault::from(&error);
+        let unsent = error.is_unsent() && !repeated;
+        if error.is_gone() {
+            set_aside(door, account);
         }
+        repeat = error.into_repeat();
+        // What may have arrived somewhere is tried once more and no oftener: it may be what the pod died of.
+        let again = unsent || (repeat.is_some() && !repeated);
+        if !again || attempt == MOST_TRIES {
+            return Err(fault);
+        }
+        repeated |= repeat.is_some();
+        account.turned_away();
     }
     Err(Fault::Dial("no pod took the request".to_owned()))
+}
+
+/// Takes the pod out before its slot is given back: nobody else in line shall run into it.
+fn set_aside(door: &Door, account: &Account) {
+    let revision = account.revision();
+    let Some(target) = account.pod() else { return };
+    if revision.throttle.set_aside(target) {
+        revision.metrics(&door.shared.metrics).set_aside.inc();
+        door.shared.feed.send(Event::SetAside(revision.key.clone(), target.address));
+    }
+}
+
+/// Waits for the turn. In a function of its own, and boxed by its caller, because most requests do not wait.
+async fn in_line(door: &Door, account: &mut Account, wait: Wait, asleep: bool) -> Permit {
+    let start = Instant::now();
+    let revision = account.revision();
+    if asleep {
+        revision.wake.queued(&revision.key, &door.shared.observer, start);
+    }
+    door.shared.reporter.waits(revision, start);
+    let permit = InLine::new(door, revision, wait).turn().await;
+    account.waited(start.elapsed());
+    permit
 }
 
 /// Upstream's text and status.
@@ -93,12 +105,12 @@ fn queue_full() -> Fault {
 struct InLine<'a> {
     revision: &'a Revision,
     wait: Option<Wait>,
-    _queued: Up,
 }
 
 impl<'a> InLine<'a> {
-    fn new(revision: &'a Revision, wait: Wait, queued: Up) -> Self {
-        Self { revision, wait: Some(wait), _queued: queued }
+    fn new(door: &Door, revision: &'a Revision, wait: Wait) -> Self {
+        revision.metrics(&door.shared.metrics).queued.inc();
+        Self { revision, wait: Some(wait) }
     }
 
     async fn turn(mut self) -> Permit {
@@ -110,6 +122,9 @@ impl<'a> InLine<'a> {
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         self.wait = None;
+        if let Some(metrics) = self.revision.metrics_if_any() {
+            metrics.queued.dec();
+        }
         if self.revision.throttle.waiting() == 0 {
             // Only if no pod has come yet; a wake-up that has its pod goes on to its first byte.
             self.revision.wake.abandoned();

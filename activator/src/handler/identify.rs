@@ -1,64 +1,107 @@
 //! Which revision a request is for. Pure but for the snapshots it reads.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
-use proxy::Fault;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use proxy::{Fault, RawQuery};
 
-use crate::revision::{Revision, RevisionKey, Revisions};
-use crate::table::{HostRoute, PathRoute, Table, Visibility, normalize};
+use crate::entrance::Entrance;
+use crate::revision::{Revision, Revisions};
+use crate::table::{HostRoute, PathRoute, Table, normalize};
+
+/// Domain mappings that lead to each other: followed this often.
+const MOST_REWRITES: usize = 4;
 
 /// Where a request goes, and what is written on it for the way.
 #[derive(Debug)]
 pub struct Destination {
     /// The revision.
     pub revision: Arc<Revision>,
-    /// Headers to set.
+    /// Headers to set, in this order: a later one wins.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
     /// The Host to show the app instead of the client's.
     pub rewrite_host: Option<HeaderValue>,
 }
 
-/// The host a request names: an authority in its target wins over Host.
-pub fn host(parts: &request::Parts) -> Cow<'_, [u8]> {
-    match parts.uri.authority() {
-        Some(authority) => authority.as_str().as_bytes().into(),
-        None => parts.headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes).into(),
+/// Why a request goes to no revision.
+#[derive(Debug)]
+pub enum Nowhere {
+    /// It cannot be served.
+    Fault(Fault),
+    /// It is served by https only; [`https_location`] says where.
+    Https,
+}
+
+impl From<Fault> for Nowhere {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
     }
 }
 
-/// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`.
+/// The host a request names: an authority in its target wins over Host.
+pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a [u8] {
+    match uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes),
+    }
+}
+
+/// The same as a header of its own.
+pub fn host_value(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Fault> {
+    match uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::BadRequest("malformed host")),
+        None => Ok(headers.get(HOST).cloned().unwrap_or(HeaderValue::from_static(""))),
+    }
+}
+
+/// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`. One look-up finds the host and the slots of
+/// its revisions; a domain mapping takes one more, for its target.
 pub fn by_table(
     table: &Table,
-    revisions: &Revisions,
-    parts: &request::Parts,
+    entrance: Entrance,
+    uri: &Uri,
+    headers: &HeaderMap,
     random: impl Fn(u64) -> u64,
-) -> Result<Destination, Fault> {
-    let asked = host(parts);
-    let asked = String::from_utf8_lossy(&asked);
+) -> Result<Destination, Nowhere> {
+    let asked = String::from_utf8_lossy(host(uri, headers));
     let name = normalize(&asked);
-    let route = table.host(&name).filter(|route| route.visibility == Visibility::External);
-    let Some(route) = route else { return Err(unknown_host(&name)) };
-    let path = find(route, parts, &name)?;
-    let Some(target) = path.rewrite_host.as_ref() else {
-        return destination(path, revisions, None, &random);
+    let Some(mut route) = table.host(&name).filter(|route| entrance.serves(route.visibility)) else {
+        return Err(unknown_host(&name).into());
     };
-    // A domain mapping: it names another host of ours, which may well be a cluster-local one.
-    let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
-    match inner {
-        Some(inner) => destination(find(inner, parts, &name)?, revisions, Some(target), &random).map(|mut found| {
-            found.set_headers.extend(path.set_headers.iter().cloned());
-            found
-        }),
-        None => destination(path, revisions, Some(target), &random),
+    let mut set_headers = Vec::new();
+    let mut rewrite_host = None;
+    for hop in 0..MOST_REWRITES {
+        let path = find(route, uri, headers, &name)?;
+        if hop == 0 && route.to_https && !entrance.is_secure() {
+            return Err(Nowhere::Https);
+        }
+        let drawn = if path.splits.len() > 1 { random(path.total_weight) } else { 0 };
+        let backend = path.choose(drawn).ok_or_else(|| unknown_revision(""))?;
+        set_headers.extend(backend.set_headers.iter().chain(&path.set_headers).cloned());
+        if let Some(target) = &path.rewrite_host {
+            rewrite_host = Some(target.clone());
+            // A domain mapping: it names another host of ours, which may well be a cluster-local one.
+            let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
+            if let Some(inner) = inner.filter(|inner| !Arc::ptr_eq(inner, route)) {
+                route = inner;
+                continue;
+            }
+        }
+        let revision = backend.slot.get().ok_or_else(|| unknown_revision(&backend.slot.key().name))?;
+        return Ok(Destination { revision, set_headers, rewrite_host });
     }
+    Err(Nowhere::Fault(Fault::Other {
+        status: StatusCode::LOOP_DETECTED,
+        reason: "rewrite-loop",
+        body: format!("host {name:?} leads to other hosts and never to a service\n").into(),
+        retry_after: None,
+    }))
 }
 
-fn find<'a>(route: &'a HostRoute, parts: &request::Parts, name: &str) -> Result<&'a PathRoute, Fault> {
-    route.path(parts.uri.path(), &parts.headers).ok_or_else(|| Fault::Other {
+fn find<'a>(route: &'a HostRoute, uri: &Uri, headers: &HeaderMap, name: &str) -> Result<&'a PathRoute, Fault> {
+    route.path(uri.path(), headers).ok_or_else(|| Fault::Other {
         status: StatusCode::NOT_FOUND,
         reason: "unknown-path",
         body: format!("host {name:?} has no route for this path and these headers\n").into(),
@@ -66,23 +109,38 @@ fn find<'a>(route: &'a HostRoute, parts: &request::Parts, name: &str) -> Result<
     })
 }
 
-fn destination(
-    path: &PathRoute,
-    revisions: &Revisions,
-    rewrite_host: Option<&HeaderValue>,
-    random: &impl Fn(u64) -> u64,
-) -> Result<Destination, Fault> {
-    let drawn = if path.splits.len() > 1 { random(path.total_weight) } else { 0 };
-    let backend = path.choose(drawn).ok_or_else(|| unknown_revision(""))?;
-    let revision = revisions.get(&backend.revision).ok_or_else(|| unknown_revision(&backend.revision.name))?;
-    let set_headers = path.set_headers.iter().chain(&backend.set_headers).cloned().collect();
-    Ok(Destination { revision, set_headers, rewrite_host: rewrite_host.cloned() })
+/// The same host, path and query by https. Where plain HTTP is served TLS is not, so the client's port is not kept.
+/// `port`: where clients find our TLS. `raw_query`: the query if the URI could not hold it.
+pub fn https_location(
+    uri: &Uri,
+    headers: &HeaderMap,
+    raw_query: Option<&RawQuery>,
+    port: u16,
+) -> Result<HeaderValue, Fault> {
+    let asked = String::from_utf8_lossy(host(uri, headers));
+    let name = normalize(&asked);
+    let malformed = Fault::BadRequest("malformed host");
+    // It goes into a URL, where some bytes would end it.
+    if name.is_empty() || !proxy::headers::is_host(name.as_bytes()) {
+        return Err(malformed);
+    }
+    let mut location = format!("https://{name}").into_bytes();
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(uri.path().as_bytes());
+    let raw_query = raw_query.map(|RawQuery(query)| &query[..]);
+    if let Some(query) = raw_query.or(uri.query().map(str::as_bytes)) {
+        location.push(b'?');
+        location.extend_from_slice(query);
+    }
+    HeaderValue::from_bytes(&location).map_err(|_| malformed)
 }
 
 /// Behind a gateway: by the identity headers, else by a service host of the revision.
 pub fn by_identity(
+    uri: &Uri,
     headers: &HeaderMap,
-    host: &[u8],
     cluster_domain: &str,
     revisions: &Revisions,
 ) -> Result<Destination, Fault> {
@@ -90,11 +148,11 @@ pub fn by_identity(
     let (mut namespace, mut name) = (text(&SERVING_NAMESPACE), text(&SERVING_REVISION));
     if (namespace.is_empty() || name.is_empty())
         && let Some((host_name, host_namespace)) =
-            std::str::from_utf8(host).ok().and_then(|host| from_service_host(host, cluster_domain))
+            std::str::from_utf8(host(uri, headers)).ok().and_then(|host| from_service_host(host, cluster_domain))
     {
         (namespace, name) = (host_namespace, host_name);
     }
-    match revisions.get(&RevisionKey::new(namespace, name)) {
+    match revisions.find(namespace, name) {
         Some(revision) => Ok(Destination { revision, set_headers: Vec::new(), rewrite_host: None }),
         None => Err(unknown_revision(name)),
     }

@@ -1,7 +1,14 @@
 use serde_json::json;
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
 use super::*;
-use crate::revision::Settings;
+use crate::certificates::Certificates;
+use crate::feed::Change;
+use crate::revision::{RevisionKey, Settings};
+use crate::table::{Names, Routes};
 use api::labels::networking::DORMOUSE_INGRESS_CLASS as CLASS;
 use api::networking::Ingress;
 
@@ -16,7 +23,7 @@ fn revisions(names: &[&str]) -> Revisions {
     revisions
 }
 
-fn parts(host: &str) -> request::Parts {
+fn parts(host: &str) -> http::request::Parts {
     http::Request::get("/").header(HOST, host).body(()).unwrap().into_parts().0
 }
 
@@ -28,8 +35,9 @@ fn told(fault: &Fault) -> (u16, &'static str, String) {
 fn t62_identity_by_headers_or_service_host() {
     let known = revisions(&["rev"]);
     let find = |headers: &[(&'static str, &'static str)], host: &str| {
-        let headers = headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
-        by_identity(&headers, host.as_bytes(), "cluster.local", &known).map(|found| found.revision.key.to_string())
+        let mut request = parts(host);
+        request.headers.extend(headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))));
+        by_identity(&request.uri, &request.headers, "cluster.local", &known).map(|found| found.revision.key.to_string())
     };
     let both = [("knative-serving-namespace", "ns"), ("knative-serving-revision", "rev")];
     assert_eq!(find(&both, "whatever").unwrap(), "ns/rev");
@@ -45,44 +53,138 @@ fn t62_identity_by_headers_or_service_host() {
     assert_eq!(told(&find(&other, "x").unwrap_err()), (404, "unknown-revision", text.to_owned()));
 }
 
-#[test]
-fn a_gateway_serves_external_rules_only_and_says_so() {
-    let rule = |host: &str, visibility: &str, more: serde_json::Value| {
-        let mut path = json!({ "splits": [{ "serviceNamespace": "ns", "serviceName": "rev", "servicePort": 80 }] });
-        path.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({ "hosts": [host], "visibility": visibility, "http": { "paths": [path] } })
-    };
-    let ingress: Ingress = serde_json::from_value(json!({
-        "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
-        "metadata": { "name": "i", "namespace": "ns", "annotations": { "networking.knative.dev/ingress.class": CLASS } },
-        "spec": { "rules": [
-            rule("out.example.com", "ExternalIP", json!({})),
-            rule("in.ns.svc.cluster.local", "ClusterLocal", json!({})),
-            rule("mapped.example.com", "ExternalIP",
-                json!({ "rewriteHost": "in.ns.svc.cluster.local", "splits": [
-                    { "serviceNamespace": "ns", "serviceName": "in", "servicePort": 80 } ] })),
-            rule("gone.example.com", "ExternalIP", json!({ "splits": [
-                    { "serviceNamespace": "ns", "serviceName": "gone", "servicePort": 80 } ] })),
-        ] },
-    }))
-    .unwrap();
-    let (table, _) = crate::table::build::table([&ingress], CLASS);
-    let known = revisions(&["rev"]);
-    let find = |host: &str| by_table(&table, &known, &parts(host), |_| 0);
-    assert_eq!(find("out.example.com:80").unwrap().revision.key.to_string(), "ns/rev");
-    let mapped = find("mapped.example.com").unwrap();
-    assert_eq!(mapped.revision.key.to_string(), "ns/rev");
-    assert_eq!(mapped.rewrite_host.unwrap(), "in.ns.svc.cluster.local");
-    for host in ["in.ns.svc.cluster.local", "nobody.example.com"] {
-        let (status, reason, body) = told(&find(host).unwrap_err());
-        assert_eq!((status, reason), (404, "unknown-host"), "{host}");
-        assert!(body.contains(host) && body.contains("kubectl get ksvc"), "{body}");
+/// A gateway with one Ingress of these rules; the revision `ns/rev` exists.
+struct Gateway {
+    table: Arc<Table>,
+    _revisions: Revisions,
+}
+
+impl Gateway {
+    fn new(http_option: &str, rules: &serde_json::Value) -> Self {
+        let object = json!({
+            "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+            "metadata": { "name": "i", "namespace": "ns", "annotations": { "networking.knative.dev/ingress.class": CLASS } },
+            "spec": { "rules": rules, "httpOption": http_option },
+        });
+        let ingress: Ingress = serde_json::from_value(object).unwrap();
+        let (known, mut routes, table) = (revisions(&["rev"]), Routes::new(CLASS), ArcSwap::<Table>::default());
+        assert_eq!(
+            routes
+                .change(Change::Applied(ingress), Names { revisions: &known, certificates: &Certificates::default() }),
+            []
+        );
+        routes.publish(&table);
+        Self { table: table.load_full(), _revisions: known }
     }
-    assert_eq!(told(&find("gone.example.com").unwrap_err()).1, "unknown-revision");
+
+    fn find(&self, entrance: Entrance, parts: &http::request::Parts) -> Result<Destination, Nowhere> {
+        by_table(&self.table, entrance, &parts.uri, &parts.headers, |_| 0)
+    }
+
+    fn fault(&self, entrance: Entrance, host: &str) -> (u16, &'static str, String) {
+        match self.find(entrance, &parts(host)) {
+            Err(Nowhere::Fault(fault)) => told(&fault),
+            other => panic!("{host}: {other:?}"),
+        }
+    }
+}
+
+fn rule(host: &str, visibility: &str, more: &serde_json::Value) -> serde_json::Value {
+    let mut path = json!({ "splits": [{ "serviceNamespace": "ns", "serviceName": "rev", "servicePort": 80 }] });
+    path.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({ "hosts": [host], "visibility": visibility, "http": { "paths": [path] } })
+}
+
+const INNER: &str = "in.ns.svc.cluster.local";
+
+#[test]
+fn each_entrance_serves_its_hosts_and_says_what_it_does_not() {
+    let gone = json!({ "splits": [{ "serviceNamespace": "ns", "serviceName": "gone", "servicePort": 80 }] });
+    let gateway = Gateway::new(
+        "",
+        &json!([
+            rule("out.example.com", "ExternalIP", &json!({})),
+            rule(INNER, "ClusterLocal", &json!({})),
+            rule("gone.example.com", "ExternalIP", &gone),
+        ]),
+    );
+    for entrance in [Entrance::External, Entrance::Local, Entrance::Https] {
+        let found = gateway.find(entrance, &parts("out.example.com:80")).unwrap();
+        assert_eq!(found.revision.key.to_string(), "ns/rev");
+        assert_eq!(gateway.fault(entrance, "gone.example.com").1, "unknown-revision");
+        let (status, reason, body) = gateway.fault(entrance, "nobody.example.com");
+        assert_eq!((status, reason), (404, "unknown-host"));
+        assert!(body.contains("nobody.example.com") && body.contains("kubectl get ksvc"), "{body}");
+    }
+    assert!(gateway.find(Entrance::Local, &parts(INNER)).is_ok());
+    for entrance in [Entrance::External, Entrance::Https] {
+        assert_eq!(gateway.fault(entrance, INNER).1, "unknown-host");
+    }
+}
+
+#[test]
+fn a_mapped_domain_leads_to_the_host_it_names() {
+    let mapped = json!({ "rewriteHost": INNER, "appendHeaders": { "X-Path": "outer", "X-Both": "outer" }, "splits": [
+        { "serviceNamespace": "ns", "serviceName": "in", "servicePort": 80,
+          "appendHeaders": { "K-Original-Host": "mapped.example.com", "X-Path": "split" } }] });
+    let to = |host: &str| json!({ "rewriteHost": host });
+    let gateway = Gateway::new(
+        "",
+        &json!([
+            rule(INNER, "ClusterLocal", &json!({ "appendHeaders": { "X-Both": "inner" } })),
+            rule("mapped.example.com", "ExternalIP", &mapped),
+            rule("self.example.com", "ExternalIP", &to("self.example.com")),
+            rule("elsewhere.example.com", "ExternalIP", &to("not.ours")),
+            rule("ping.example.com", "ExternalIP", &to("pong.example.com")),
+            rule("pong.example.com", "ExternalIP", &to("ping.example.com")),
+        ]),
+    );
+    let found = gateway.find(Entrance::External, &parts("mapped.example.com")).unwrap();
+    assert_eq!(found.revision.key.to_string(), "ns/rev");
+    assert_eq!(found.rewrite_host.unwrap(), INNER);
+    let mut written = HeaderMap::new();
+    for (name, value) in found.set_headers {
+        written.insert(name, value);
+    }
+    // Outside before inside, and a split before its path: the later one wins.
+    assert_eq!(written["k-original-host"], "mapped.example.com");
+    assert_eq!((&written["x-path"], &written["x-both"]), (&"outer".parse().unwrap(), &"inner".parse().unwrap()));
+    // A host that is not ours: the app sees it, the backend is the path's own.
+    for host in ["self.example.com", "elsewhere.example.com"] {
+        let found = gateway.find(Entrance::External, &parts(host)).unwrap();
+        assert!(found.rewrite_host.is_some() && &*found.revision.key.name == "rev", "{host}");
+    }
+    assert_eq!(gateway.fault(Entrance::External, "ping.example.com").1, "rewrite-loop");
+}
+
+#[test]
+fn a_redirected_host_is_sent_to_https_with_path_and_query() {
+    let rules = json!([rule("*.example.com", "ExternalIP", &json!({})), rule(INNER, "ClusterLocal", &json!({}))]);
+    let gateway = Gateway::new("Redirected", &rules);
+    let ask = |uri: &str, host: &str, port: u16| {
+        let parts = http::Request::get(uri).header(HOST, host).body(()).unwrap().into_parts().0;
+        assert!(matches!(gateway.find(Entrance::External, &parts), Err(Nowhere::Https)), "{uri}");
+        https_location(&parts.uri, &parts.headers, None, port)
+    };
+    for (uri, host, port, location) in [
+        ("/", "a.example.com", 8443, "https://a.example.com:8443/"),
+        ("/x/y?z=1&a=%20", "A.example.com:8080", 443, "https://a.example.com/x/y?z=1&a=%20"),
+        ("http://b.example.com/x", "other", 443, "https://b.example.com/x"),
+    ] {
+        assert_eq!(ask(uri, host, port).unwrap(), location);
+    }
+    let raw = RawQuery(bytes::Bytes::from_static(b"<raw>"));
+    let to = https_location(&"/x?".parse().unwrap(), &parts("a.example.com").headers, Some(&raw), 443).unwrap();
+    assert_eq!(to, "https://a.example.com/x?<raw>");
+    // Nobody is sent where a host only begins like one of ours.
+    assert!(matches!(ask("/", "evil.com#.example.com", 443), Err(Fault::BadRequest(_))));
+    assert!(gateway.find(Entrance::Https, &parts("a.example.com")).is_ok());
+    assert!(gateway.find(Entrance::Local, &parts(INNER)).is_ok());
+    assert!(matches!(gateway.find(Entrance::Local, &parts("a.example.com")), Err(Nowhere::Https)));
 }
 
 #[test]
 fn an_authority_in_the_target_wins_over_host() {
     let parts = http::Request::get("http://a.example.com/x").header(HOST, "b").body(()).unwrap().into_parts().0;
-    assert_eq!(&*host(&parts), b"a.example.com");
+    assert_eq!(host(&parts.uri, &parts.headers), b"a.example.com");
 }

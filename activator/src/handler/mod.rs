@@ -1,38 +1,53 @@
 //! One request, in the order in which things happen to it.
 //!
-//! Probes are answered first and never counted. Then: which revision ([`identify`]), rewrite for the next hop, open the
-//! account, start the timeouts, wait and send ([`admit`]), answer. Waiting counts as concurrency, latency and time.
+//! Probes are answered first and never counted. Then: which revision ([`identify`]), open the account ([`account`]),
+//! start the timeouts, rewrite for the next hop, wait and send ([`admit`]), answer. Waiting counts as concurrency,
+//! latency and time.
 
+pub mod account;
 pub mod admit;
 pub mod identify;
 pub mod probes;
-pub mod reply;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use api::headers::{NETWORK_HASH, ORIGINAL_HOST, PROXY_REQUEST, SERVING_NAMESPACE, SERVING_REVISION};
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
-use hyper::service::Service;
-use proxy::deadline::Deadline;
+use proxy::body::Tracked;
+use proxy::deadline::{Deadline, Limited, Timers};
 use proxy::drain::Drain;
 use proxy::forward::{self, Options, Pending};
 use proxy::headers::Present;
-use proxy::{Body, Fault, Peer, Pool};
+use proxy::upgrade::Tunnel;
+use proxy::{Body, Fault, Peer, Pool, RawQuery};
 
 use crate::config::Routing;
+use crate::entrance::Entrance;
 use crate::shared::Shared;
-use identify::Destination;
+use account::{Account, Accounting};
+use identify::{Destination, Nowhere};
 use probes::Probe;
-use reply::{Account, Held, ReplyBody};
 
+/// Who signs our own answers.
+pub const HOP: &str = "activator";
+
+/// The body of everything the door answers.
+pub type AnswerBody = Tracked<Limited<Body>, Accounting>;
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TIMEOUT_TEXT: &str = "activator request timeout";
+
+/// Headers that end at the activator.
+const ENDS_HERE: [(Present, HeaderName); 3] = [
+    (Present::SERVING_NAMESPACE, SERVING_NAMESPACE),
+    (Present::SERVING_REVISION, SERVING_REVISION),
+    (Present::NETWORK_HASH, NETWORK_HASH),
+];
 
 /// The request path of one thread.
 #[derive(Debug)]
@@ -41,163 +56,187 @@ pub struct Door {
     pub shared: Arc<Shared>,
     /// This thread's connections to pods.
     pub pool: Pool,
+    /// This thread's timers.
+    pub timers: Timers,
     /// Holds the process up while tunnels run.
     pub drain: Drain,
     /// How revisions are found.
     pub routing: Routing,
+    /// Where clients find our TLS.
+    pub https_port: u16,
     /// Whether answers carry `Server-Timing`.
     pub server_timing: bool,
 }
 
-/// The service of one connection.
-#[derive(Debug, Clone)]
-pub struct Connection {
+/// Who is at the other end of a connection, and how it came in.
+#[derive(Debug)]
+pub struct Client {
+    /// Where it is.
+    pub peer: Peer,
+    /// Which listener took it.
+    pub entrance: Entrance,
+}
+
+/// Serves one request.
+///
+/// An `async` block that captures, not an `async fn`: that one would keep room for its arguments twice.
+#[allow(clippy::manual_async_fn)]
+pub fn handle(
     door: Rc<Door>,
-    peer: Rc<Peer>,
+    client: Rc<Client>,
+    mut request: Request<Body>,
+) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> {
+    async move { Ok(serve(&door, &client, &mut request).await) }
 }
 
-impl Connection {
-    /// A client came through the door.
-    pub fn new(door: &Rc<Door>, peer: Peer) -> Self {
-        Self { door: Rc::clone(door), peer: Rc::new(peer) }
+async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) -> Response<AnswerBody> {
+    if let Err(fault) = forward::check(request) {
+        return uncounted(door.fault(&fault));
     }
+    let present = Present::of(request.headers());
+    if let Some(probe) = probes::classify(request.headers(), present) {
+        return uncounted(door.answer_probe(&probe, request));
+    }
+    let destination = match door.identify(client.entrance, request) {
+        Ok(destination) => destination,
+        Err(Nowhere::Fault(fault)) => return uncounted(door.fault(&fault)),
+        Err(Nowhere::Https) => return uncounted(door.to_https(request)),
+    };
+    let mut account = Account::open(door, Arc::clone(&destination.revision));
+    let mut deadline = door.timers.start(destination.revision.settings.load().limits);
+    let answered = exchange(door, client, request, present, &destination, &mut account, &mut deadline).await;
+    let (mut response, tunnel) = match answered {
+        Ok(answered) => answered,
+        Err(fault) => {
+            // Our own answer is not cut by the limit that it reports.
+            deadline = Deadline::unlimited();
+            (door.fault(&fault), None)
+        }
+    };
+    account.answers(response.status());
+    if door.server_timing
+        && let Some(timing) = account.timing()
+    {
+        response.headers_mut().append(SERVER_TIMING, timing);
+    }
+    if let Some(tunnel) = tunnel {
+        door.run(tunnel, account, deadline);
+        return uncounted(response);
+    }
+    response.map(|body| Tracked::new(Limited::new(body, deadline), account.into()))
 }
 
-impl Service<Request<Body>> for Connection {
-    type Response = Response<ReplyBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
-
-    fn call(&self, request: Request<Body>) -> Self::Future {
-        let (door, peer) = (Rc::clone(&self.door), Rc::clone(&self.peer));
-        Box::pin(async move { Ok(door.handle(request, &peer).await) })
-    }
+/// Rewrites the request, waits for a pod and asks it, prepares its answer.
+async fn exchange(
+    door: &Door,
+    client: &Client,
+    request: &mut Request<Body>,
+    present: Present,
+    destination: &Destination,
+    account: &mut Account,
+    deadline: &mut Deadline,
+) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
+    let upgrade = door.rewrite(client, request, present, destination)?;
+    let mut response = match deadline.run(admit::serve(door, request, account)).await {
+        Ok(served) => served?,
+        Err(limit) => return Err(Fault::Timeout { limit, text: TIMEOUT_TEXT }),
+    };
+    let tunnel = forward::answer(&mut response, upgrade)?;
+    Ok((response, tunnel))
 }
 
 impl Door {
-    async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<ReplyBody> {
-        if let Some(probe) = probes::classify(request.headers()) {
-            return self.answer_probe(&probe, &request);
-        }
-        match self.route(request, peer) {
-            Ok((request, upgrade, destination)) => self.forward(request, upgrade, destination).await,
-            Err(fault) => reply::fault(&self.shared, &fault),
+    fn identify(&self, entrance: Entrance, request: &Request<Body>) -> Result<Destination, Nowhere> {
+        let (uri, headers) = (request.uri(), request.headers());
+        match &self.routing {
+            Routing::Ingress { .. } => {
+                identify::by_table(&self.shared.table.load(), entrance, uri, headers, |n| fastrand::u64(0..n))
+            }
+            Routing::Identity { cluster_domain } => {
+                Ok(identify::by_identity(uri, headers, cluster_domain, &self.shared.revisions)?)
+            }
         }
     }
 
-    /// Finds the revision and makes the request ready for its pod.
-    fn route(
+    /// Makes a request ready for the pods of its revision.
+    fn rewrite(
         &self,
-        request: Request<Body>,
-        peer: &Peer,
-    ) -> Result<(Request<Body>, Option<Pending>, Destination), Fault> {
-        let (parts, body) = request.into_parts();
-        let original_host = identify::host(&parts);
-        let destination = match &self.routing {
-            Routing::Ingress { .. } => {
-                identify::by_table(&self.shared.table.load(), &self.shared.revisions, &parts, |n| fastrand::u64(0..n))?
-            }
-            Routing::Identity { cluster_domain } => {
-                identify::by_identity(&parts.headers, &original_host, cluster_domain, &self.shared.revisions)?
-            }
-        };
-        let original_host = match &destination.rewrite_host {
-            Some(host) => host.clone(),
-            None => HeaderValue::from_bytes(&original_host).map_err(|_| Fault::BadRequest("malformed host"))?,
-        };
-        let options = Options {
-            peer,
-            remove: &[
-                (Present::SERVING_NAMESPACE, SERVING_NAMESPACE),
-                (Present::SERVING_REVISION, SERVING_REVISION),
-                (Present::NETWORK_HASH, NETWORK_HASH),
-            ],
-            default_host: &HeaderValue::from_static(""),
-        };
-        let mut request = Request::from_parts(parts, body);
-        forward::check(&request)?;
-        let present = Present::of(request.headers());
-        let upgrade = forward::prepare(&mut request, present, &options)?;
-        let headers = request.headers_mut();
-        headers.insert(PROXY_REQUEST, HeaderValue::from_static("activator"));
+        client: &Client,
+        request: &mut Request<Body>,
+        present: Present,
+        destination: &Destination,
+    ) -> Result<Option<Pending>, Fault> {
         // Behind a gateway its word counts; as the gateway ours does.
-        if matches!(self.routing, Routing::Ingress { .. }) || !headers.contains_key(ORIGINAL_HOST) {
-            headers.insert(ORIGINAL_HOST, original_host);
+        let ours = matches!(self.routing, Routing::Ingress { .. }) || !present.any(Present::ORIGINAL_HOST);
+        let original_host = match (&destination.rewrite_host, ours) {
+            (_, false) => None,
+            (Some(host), true) => Some(host.clone()),
+            (None, true) => Some(identify::host_value(request.uri(), request.headers())?),
+        };
+        let options = Options { peer: &client.peer, remove: &ENDS_HERE, default_host: &HeaderValue::from_static("") };
+        let upgrade = forward::prepare(request, present, &options)?;
+        let headers = request.headers_mut();
+        headers.insert(PROXY_REQUEST, HeaderValue::from_static(HOP));
+        if let Some(host) = original_host {
+            headers.insert(ORIGINAL_HOST, host);
+        }
+        let gateway = matches!(self.routing, Routing::Ingress { .. });
+        // On a plain listener a balancer that ended TLS in front of us knows better.
+        if gateway && (client.entrance.is_secure() || !present.any(Present::X_FORWARDED_PROTO)) {
+            headers.insert(X_FORWARDED_PROTO, client.entrance.scheme());
         }
         for (name, value) in &destination.set_headers {
             headers.insert(name, value.clone());
         }
-        Ok((request, upgrade, destination))
+        Ok(upgrade)
     }
 
-    async fn forward(
-        &self,
-        request: Request<Body>,
-        upgrade: Option<Pending>,
-        destination: Destination,
-    ) -> Response<ReplyBody> {
-        let revision = destination.revision;
-        let mut account = Account::open(&self.shared, &revision);
-        let start = Instant::now();
-        let mut deadline = Deadline::start(revision.settings.load().limits);
-        let sent = admit::serve(&self.shared, &self.pool, &revision, request);
-        let served = match deadline.run(sent).await {
-            Ok(Ok(served)) => served,
-            Ok(Err(fault)) => return self.refuse(account, &fault),
-            Err(limit) => return self.refuse(account, &Fault::Timeout { limit, text: TIMEOUT_TEXT }),
-        };
-        if served.waited.is_some()
-            && let Some(phases) = revision.wake.first_byte(&revision.key, &self.shared.observer, Instant::now())
-        {
-            self.shared.metrics.woken(phases);
-        }
-        let mut response = served.response;
-        let tunnel = match forward::answer(&mut response, upgrade) {
-            Ok(tunnel) => tunnel,
-            Err(fault) => return self.refuse(account, &fault),
-        };
-        account.answered(response.status());
-        if self.server_timing {
-            let waited = served.waited.unwrap_or_default();
-            let pod = start.elapsed().saturating_sub(waited);
-            let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1000.0;
-            let text = format!("dormouse-wait;dur={:.3}, dormouse-pod;dur={:.3}", ms(waited), ms(pod));
-            if let Ok(value) = HeaderValue::try_from(text) {
-                response.headers_mut().append(SERVER_TIMING, value);
-            }
-        }
-        let held = Held { permit: served.permit, active: served.active, account };
-        let Some(tunnel) = tunnel else { return reply::forwarded(response, deadline, held) };
+    /// Lets an upgraded connection run; its request lasts as long as it.
+    fn run(&self, tunnel: Tunnel, account: Account, deadline: Deadline) {
         let guard = self.drain.guard();
         tokio::task::spawn_local(async move {
             if let Err(error) = tunnel.run(deadline).await {
                 tracing::debug!(%error, "upgraded connection ended");
             }
-            drop((held, guard));
+            drop((account, guard));
         });
-        reply::own(response)
     }
 
-    fn refuse(&self, mut account: Account, fault: &Fault) -> Response<ReplyBody> {
-        account.answered(fault.status());
-        reply::fault(&self.shared, fault)
+    /// The same by https, for good.
+    fn to_https(&self, request: &Request<Body>) -> Response<Body> {
+        let raw_query = request.extensions().get::<RawQuery>();
+        match identify::https_location(request.uri(), request.headers(), raw_query, self.https_port) {
+            Err(fault) => self.fault(&fault),
+            Ok(location) => {
+                let mut response = text(StatusCode::MOVED_PERMANENTLY, "");
+                response.headers_mut().insert(LOCATION, location);
+                response
+            }
+        }
     }
 
-    fn answer_probe(&self, probe: &Probe<'_>, request: &Request<Body>) -> Response<ReplyBody> {
+    /// An error of our own, signed and counted.
+    fn fault(&self, fault: &Fault) -> Response<Body> {
+        tracing::debug!(%fault, "request failed");
+        self.shared.metrics.fault(fault.reason());
+        fault.response(HOP)
+    }
+
+    fn answer_probe(&self, probe: &Probe<'_>, request: &Request<Body>) -> Response<Body> {
         match probe {
             Probe::Kubelet => match self.shared.unhealthy() {
-                None => reply::text(StatusCode::OK, ""),
-                Some(why) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
+                None => text(StatusCode::OK, ""),
+                Some(why) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
             },
-            Probe::Activator => reply::text(StatusCode::OK, api::probe::ACTIVATOR),
-            Probe::Wrong(text) => reply::text(StatusCode::BAD_REQUEST, format!("{text}\n")),
+            Probe::Activator => text(StatusCode::OK, api::probe::ACTIVATOR),
+            Probe::Wrong(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
             Probe::Network(hash) => {
                 let hash = match &self.routing {
                     Routing::Identity { .. } => Some((*hash).clone()),
                     Routing::Ingress { .. } => self.hash_for(request),
                 };
-                let Some(hash) = hash else { return reply::text(StatusCode::NOT_FOUND, "") };
-                let mut response = reply::text(StatusCode::OK, "");
+                let Some(hash) = hash else { return text(StatusCode::NOT_FOUND, "") };
+                let mut response = text(StatusCode::OK, "");
                 response.headers_mut().insert(NETWORK_HASH, hash);
                 response
             }
@@ -213,7 +252,34 @@ impl Door {
         };
         let table = self.shared.table.load();
         let route = table.host(&crate::table::normalize(asked))?;
-        let known = route.revisions().all(|key| self.shared.revisions.get(key).is_some());
+        let known = route.slots().all(|slot| slot.is_filled());
         known.then(|| route.hash.clone())
+    }
+}
+
+/// An answer that no revision is charged with.
+fn uncounted(response: Response<Body>) -> Response<AnswerBody> {
+    response.map(|body| Tracked::new(Limited::new(body, Deadline::unlimited()), Accounting::default()))
+}
+
+fn text(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection, busy or not, reserves room for one request in progress.
+    #[test]
+    fn a_request_in_progress_stays_small() {
+        let size = size_of_future(handle);
+        assert!(size <= 2048, "{size} bytes: box what is rare");
     }
 }

@@ -4,6 +4,7 @@ use api::headers::{KUBELET_PROBE, NETWORK_HASH, NETWORK_PROBE};
 use api::probe::{ACTIVATOR, KUBELET_USER_AGENT, PROBE};
 use http::header::{HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
+use proxy::headers::Present;
 
 /// What kind of probe a request is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +19,20 @@ pub enum Probe<'a> {
     Wrong(String),
 }
 
-/// Recognises a probe.
-pub fn classify(headers: &HeaderMap) -> Option<Probe<'_>> {
+/// Recognises a probe. `present`: what is among the headers.
+pub fn classify(headers: &HeaderMap, present: Present) -> Option<Probe<'_>> {
+    const SIGNS: Present = Present::USER_AGENT.and(Present::NETWORK_PROBE).and(Present::KUBELET_PROBE);
+    if !present.any(SIGNS) {
+        return None;
+    }
     let filled = |name: &HeaderName| headers.get(name).filter(|value| !value.is_empty());
     let kubelet =
         headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(KUBELET_USER_AGENT.as_bytes()));
-    if kubelet || filled(&KUBELET_PROBE).is_some() {
+    if kubelet || (present.any(Present::KUBELET_PROBE) && filled(&KUBELET_PROBE).is_some()) {
         return Some(Probe::Kubelet);
+    }
+    if !present.any(Present::NETWORK_PROBE) {
+        return None;
     }
     let probe = filled(&NETWORK_PROBE)?;
     if probe == PROBE {
@@ -69,7 +77,8 @@ mod tests {
     #[test]
     fn t63_t64_probes_are_recognised() {
         let kind = |pairs: &[(&'static str, &'static str)]| {
-            classify(&headers(pairs)).map(|probe| match probe {
+            let headers = headers(pairs);
+            classify(&headers, Present::of(&headers)).map(|probe| match probe {
                 Probe::Kubelet => "kubelet".to_owned(),
                 Probe::Network(hash) => format!("hash {}", hash.to_str().unwrap()),
                 Probe::Activator => "activator".to_owned(),

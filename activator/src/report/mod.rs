@@ -1,4 +1,5 @@
-//! What the autoscaler is told: requests in flight per revision, each second, and at once when the first one comes.
+//! What the autoscaler is told: requests in flight per revision, each second, and at once when the first one comes or
+//! when requests have to wait and are many more than it knows.
 //!
 //! [`window`] counts (pure); [`Load`] is one revision's window behind its mutex; [`Reporter`] gathers all of them into
 //! frames; [`socket`] carries the frames. Without a connection the counts go on; on reconnect every revision with
@@ -42,6 +43,7 @@ pub struct Reporter {
     pod_name: String,
     frames: mpsc::UnboundedSender<Bytes>,
     connected: AtomicBool,
+    ever_connected: AtomicBool,
     /// Revisions with a window. A revision is in it exactly once; written when a window opens or closes.
     active: Mutex<Vec<Arc<Revision>>>,
 }
@@ -49,6 +51,13 @@ pub struct Reporter {
 /// A request in flight; dropping it ends it.
 #[derive(Debug)]
 pub struct InFlight(Arc<Revision>);
+
+impl InFlight {
+    /// The revision it is for.
+    pub fn revision(&self) -> &Arc<Revision> {
+        &self.0
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -67,6 +76,7 @@ impl Reporter {
             pod_name: pod_name.to_owned(),
             frames,
             connected: AtomicBool::new(false),
+            ever_connected: AtomicBool::new(false),
             active: Mutex::new(Vec::new()),
         };
         (Arc::new(reporter), receiver)
@@ -77,8 +87,13 @@ impl Reporter {
         self.connected.load(Ordering::Relaxed)
     }
 
+    /// Whether it ever could.
+    pub fn ever_connected(&self) -> bool {
+        self.ever_connected.load(Ordering::Relaxed)
+    }
+
     /// A request for a revision arrives. The first after a pause is reported before this returns.
-    pub fn arrive(&self, revision: &Arc<Revision>, now: Instant) -> InFlight {
+    pub fn arrive(&self, revision: Arc<Revision>, now: Instant) -> InFlight {
         let mut slot = revision.load.lock();
         if let Some(window) = slot.as_mut() {
             window.enter(now);
@@ -93,9 +108,23 @@ impl Reporter {
             }
             *slot = Some(window);
             drop(slot);
-            self.active().push(Arc::clone(revision));
+            self.active().push(Arc::clone(&revision));
+            return InFlight(revision);
         }
-        InFlight(Arc::clone(revision))
+        drop(slot);
+        InFlight(revision)
+    }
+
+    /// A request found no room. Told at once if the load has grown to twice what the autoscaler knows, so that a burst
+    /// is decided on before the second is over and a burst of `n` costs about log2 `n` messages.
+    pub fn waits(&self, revision: &Revision, now: Instant) {
+        if !self.connected() {
+            return;
+        }
+        let report = revision.load.lock().as_mut().and_then(|window| window.crossing(now));
+        if let Some(report) = report {
+            self.send(vec![self.message(&revision.key, report)]);
+        }
     }
 
     /// The second is over: reports every revision that has a window, and closes windows that stayed empty.
@@ -130,6 +159,7 @@ impl Reporter {
         // Set while the list is held: a request that arrives meanwhile either is in the list or sees the connection.
         let active = self.active();
         self.connected.store(true, Ordering::Relaxed);
+        self.ever_connected.store(true, Ordering::Relaxed);
         for revision in active.iter() {
             if let Some(report) = revision.load.lock().as_mut().and_then(|window| window.catch_up(now)) {
                 messages.push(self.message(&revision.key, report));
@@ -141,6 +171,24 @@ impl Reporter {
         }
         if !messages.is_empty() {
             self.send(messages);
+        }
+    }
+
+    /// A frame was made and could not be sent: its arrivals count as untold.
+    pub fn unsent(&self, frame: &Bytes) {
+        let Ok(WireStatMessages { messages }) = WireStatMessages::decode(frame.clone()) else { return };
+        let untold = |revision: &Revision| {
+            let about = |message: &&WireStatMessage| {
+                *message.name == *revision.key.name && *message.namespace == *revision.key.namespace
+            };
+            messages.iter().find(about)?.stat.as_ref().map(|stat| stat.request_count)
+        };
+        for revision in self.active().iter() {
+            if let Some(count) = untold(revision)
+                && let Some(window) = revision.load.lock().as_mut()
+            {
+                window.report_lost(Report { concurrency: 0.0, count });
+            }
         }
     }
 

@@ -57,9 +57,9 @@ fn said(name: &str, concurrency: f64, count: f64) -> (String, f64, f64) {
 fn t54_the_first_request_of_each_revision_is_told_at_once() {
     let mut desk = Desk::connected();
     let (a, b) = (revision("a"), revision("b"));
-    let _one = desk.reporter.arrive(&a, Instant::now());
-    let _two = desk.reporter.arrive(&b, Instant::now());
-    let _three = desk.reporter.arrive(&a, Instant::now());
+    let _one = desk.reporter.arrive(Arc::clone(&a), Instant::now());
+    let _two = desk.reporter.arrive(Arc::clone(&b), Instant::now());
+    let _three = desk.reporter.arrive(Arc::clone(&a), Instant::now());
     assert_eq!(desk.sent(), [said("a", 1.0, 1.0), said("b", 1.0, 1.0)]);
 }
 
@@ -67,14 +67,14 @@ fn t54_the_first_request_of_each_revision_is_told_at_once() {
 fn t57_an_idle_revision_is_told_zero_once_more_and_then_forgotten() {
     let mut desk = Desk::connected();
     let a = revision("a");
-    drop(desk.reporter.arrive(&a, Instant::now()));
+    drop(desk.reporter.arrive(Arc::clone(&a), Instant::now()));
     assert_eq!(desk.sent(), [said("a", 1.0, 1.0)]);
     let now = Instant::now();
     for (seconds, expected) in [(1, vec![said("a", 0.0, 0.0)]), (2, vec![said("a", 0.0, 0.0)]), (3, vec![])] {
         desk.reporter.tick(now + Duration::from_secs(seconds));
         assert_eq!(desk.sent(), expected, "second {seconds}");
     }
-    let _again = desk.reporter.arrive(&a, now + Duration::from_secs(4));
+    let _again = desk.reporter.arrive(Arc::clone(&a), now + Duration::from_secs(4));
     assert_eq!(desk.sent(), [said("a", 1.0, 1.0)]);
 }
 
@@ -83,7 +83,7 @@ fn t60_a_request_in_flight_keeps_its_revision_reported() {
     let mut desk = Desk::connected();
     let a = revision("a");
     let now = Instant::now();
-    let held = desk.reporter.arrive(&a, now);
+    let held = desk.reporter.arrive(Arc::clone(&a), now);
     desk.sent();
     for second in 1..5 {
         desk.reporter.tick(now + Duration::from_secs(second));
@@ -98,9 +98,9 @@ fn a_restarted_autoscaler_is_told_who_waits() {
     let mut desk = Desk::new();
     let (a, b) = (revision("a"), revision("b"));
     let now = Instant::now();
-    let _one = desk.reporter.arrive(&a, now);
-    let _two = desk.reporter.arrive(&a, now);
-    drop(desk.reporter.arrive(&b, now));
+    let _one = desk.reporter.arrive(Arc::clone(&a), now);
+    let _two = desk.reporter.arrive(Arc::clone(&a), now);
+    drop(desk.reporter.arrive(Arc::clone(&b), now));
     desk.reporter.tick(now + Duration::from_secs(1));
     assert_eq!(desk.sent(), []);
     desk.reporter.connected_now(now + Duration::from_secs(1), true);
@@ -108,4 +108,40 @@ fn a_restarted_autoscaler_is_told_who_waits() {
     desk.reporter.disconnected();
     desk.reporter.connected_now(now + Duration::from_secs(1), false);
     assert_eq!(desk.sent(), [said("a", 2.0, 0.0)], "what was told is not counted again");
+}
+
+#[test]
+fn what_could_not_be_sent_is_told_to_the_next_connection() {
+    let mut desk = Desk::connected();
+    let a = revision("a");
+    let now = Instant::now();
+    let _one = desk.reporter.arrive(Arc::clone(&a), now);
+    let poke = desk.frames.try_recv().unwrap();
+    desk.reporter.unsent(&poke);
+    desk.reporter.unsent(&Bytes::from_static(b"no frame"));
+    desk.reporter.disconnected();
+    desk.reporter.connected_now(now, false);
+    assert_eq!(desk.sent(), [said("a", 1.0, 1.0)]);
+    desk.reporter.tick(now + Duration::from_secs(1));
+    assert_eq!(desk.sent(), [said("a", 0.0, 0.0)], "nothing twice");
+}
+
+#[test]
+fn requests_that_must_wait_are_told_at_once_while_they_are_news() {
+    let mut desk = Desk::connected();
+    let a = revision("a");
+    let now = Instant::now();
+    let held: Vec<_> = (0..4)
+        .map(|_| {
+            let held = desk.reporter.arrive(Arc::clone(&a), now);
+            desk.reporter.waits(&a, now);
+            held
+        })
+        .collect();
+    assert_eq!(desk.sent(), [said("a", 1.0, 1.0), said("a", 1.0, 1.0), said("a", 2.0, 2.0)]);
+    desk.reporter.disconnected();
+    let _more: Vec<_> = (0..9).map(|_| desk.reporter.arrive(Arc::clone(&a), now)).collect();
+    desk.reporter.waits(&a, now);
+    assert_eq!(desk.sent(), [], "to nobody");
+    drop(held);
 }

@@ -32,13 +32,15 @@ pub async fn run(url: String, reporter: Arc<Reporter>, mut frames: UnboundedRece
     loop {
         match tokio::time::timeout(HANDSHAKE, connect_async_with_config(&url, None, true)).await {
             Ok(Ok((socket, _))) => {
-                // Left over from the last connection; `connected_now` says again what still holds.
-                while frames.try_recv().is_ok() {}
+                // Left over from the last connection; `connected_now` says again what still holds of it.
+                while let Ok(frame) = frames.try_recv() {
+                    reporter.unsent(&frame);
+                }
                 tracing::info!(%url, "connected to the autoscaler");
                 metrics.autoscaler_reachable.set(1);
                 reporter.connected_now(Instant::now(), first);
                 (attempt, first) = (0, false);
-                let why = serve(socket, &mut frames).await;
+                let why = serve(socket, &reporter, &mut frames).await;
                 reporter.disconnected();
                 metrics.autoscaler_reachable.set(0);
                 metrics.autoscaler_errors.inc();
@@ -54,14 +56,15 @@ pub async fn run(url: String, reporter: Arc<Reporter>, mut frames: UnboundedRece
 }
 
 /// Uses one connection until it ends; says why it did.
-async fn serve(mut socket: Socket, frames: &mut UnboundedReceiver<Bytes>) -> &'static str {
+async fn serve(mut socket: Socket, reporter: &Reporter, frames: &mut UnboundedReceiver<Bytes>) -> &'static str {
     let mut ping = tokio::time::interval(PING_EVERY);
     let mut heard = tokio::time::Instant::now();
     loop {
         tokio::select! {
             frame = frames.recv() => {
                 let Some(frame) = frame else { return "stopped" };
-                if socket.send(Message::Binary(frame)).await.is_err() {
+                if socket.send(Message::Binary(frame.clone())).await.is_err() {
+                    reporter.unsent(&frame);
                     return "sending failed";
                 }
             }

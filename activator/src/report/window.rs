@@ -22,6 +22,8 @@ pub struct Window {
     count: f64,
     /// Already told in an immediate message; taken off the next report so that nothing counts twice.
     told: Report,
+    /// Concurrency that the autoscaler knows of: as last told, by whichever message.
+    known: f64,
     /// Arrivals in reports that could not be sent.
     lost: f64,
 }
@@ -31,7 +33,7 @@ const NOTHING: Report = Report { concurrency: 0.0, count: 0.0 };
 impl Window {
     /// Starts to count now.
     pub fn new(now: Instant) -> Self {
-        Self { in_flight: 0, last: now, weighted: 0.0, seconds: 0.0, count: 0.0, told: NOTHING, lost: 0.0 }
+        Self { in_flight: 0, last: now, weighted: 0.0, seconds: 0.0, count: 0.0, told: NOTHING, known: 0.0, lost: 0.0 }
     }
 
     /// A request arrives.
@@ -55,7 +57,25 @@ impl Window {
     /// The first message of a revision that had none: one request, at once.
     pub fn poke(&mut self) -> Report {
         self.told = Report { concurrency: 1.0, count: 1.0 };
+        self.known = 1.0;
         self.told
+    }
+
+    /// Somebody has to wait: what to tell at once, if what is in flight is at least twice what is known. It is taken off
+    /// the next report, as the poke is, so that the sums over both are upstream's.
+    pub fn crossing(&mut self, now: Instant) -> Option<Report> {
+        self.advance(now);
+        let in_flight = f64::from(self.in_flight);
+        if in_flight < 2.0 * self.known.max(0.5) {
+            return None;
+        }
+        let more = Report {
+            concurrency: (in_flight - self.told.concurrency).max(0.0),
+            count: (self.count - self.told.count).max(0.0),
+        };
+        self.told = Report { concurrency: in_flight.max(self.told.concurrency), count: self.count };
+        self.known = in_flight;
+        Some(more)
     }
 
     /// The poke could not be sent.
@@ -73,6 +93,7 @@ impl Window {
             count: (self.count - self.told.count).max(0.0),
         };
         self.told = NOTHING;
+        self.known = average;
         self.weighted = 0.0;
         self.seconds = 0.0;
         self.count = 0.0;
@@ -96,6 +117,7 @@ impl Window {
         // The arrivals of this period are told at its end; here only those of periods before.
         let report = Report { concurrency: in_flight, count: lost.min(in_flight) };
         self.told.concurrency = in_flight;
+        self.known = in_flight;
         Some(report)
     }
 
@@ -170,6 +192,26 @@ mod tests {
         window.leave(at(1000));
         window.leave(at(2000));
         assert_eq!(pair(window.report(at(2000)).0), (0.5, 1.0));
+    }
+
+    #[test]
+    fn a_burst_is_told_by_doublings_and_sums_to_the_same() {
+        let at = clock();
+        let mut window = Window::new(at(0));
+        window.poke();
+        let mut told = vec![];
+        for _ in 0..100 {
+            window.enter(at(0));
+            told.extend(window.crossing(at(0)).map(pair));
+        }
+        // 2, 4, 8, 16, 32, 64 in flight, each message with what is new in it.
+        assert_eq!(told, [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (8.0, 8.0), (16.0, 16.0), (32.0, 32.0)]);
+        let (rest, _) = window.report(at(1000));
+        assert_eq!(pair(rest), (36.0, 36.0));
+        // The report has told all of it: who waits on is no news.
+        window.enter(at(1001));
+        assert_eq!(window.crossing(at(1001)), None);
+        assert_eq!(pair(window.report(at(2000)).0).1, 1.0);
     }
 
     #[test]

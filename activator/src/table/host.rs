@@ -1,6 +1,73 @@
-//! Host names in the one form in which they are compared.
+//! Host names in the one form in which they are compared, and the patterns that rules have for them.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest host that is looked up: the longest name DNS has. It bounds what a request's Host can cost.
+pub const MAX_HOST: usize = 253;
+
+/// A host of a rule: `name`, `*.suffix`, or `*` for all that no other rule has. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pattern {
+    /// The whole name, or what follows `*.`.
+    name: Arc<str>,
+    wildcard: bool,
+}
+
+impl Pattern {
+    /// Reads a rule's host; `None` if no request could name it.
+    pub fn parse(host: &str) -> Option<Self> {
+        let host = normalize(host);
+        let (name, wildcard) = match host.strip_prefix('*') {
+            Some("") => ("", true),
+            Some(rest) => (rest.strip_prefix('.')?, true),
+            None => (&*host, false),
+        };
+        let whole = name.len() <= MAX_HOST && name.split('.').all(|label| !label.is_empty());
+        let catch_all = wildcard && host.len() == 1;
+        let plain = proxy::headers::is_host(name.as_bytes()) && !name.contains('*');
+        (plain && (whole || catch_all)).then(|| Self { name: name.into(), wildcard })
+    }
+
+    /// The whole name of an exact host, the suffix of a wildcard.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it stands for more than one host.
+    pub fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// Labels of [`Pattern::name`]; 0 for the catch-all.
+    pub(super) fn labels(&self) -> usize {
+        if self.name.is_empty() { 0 } else { 1 + dots(&self.name) }
+    }
+
+    /// Whether a host (normalized) is one of these.
+    pub fn covers(&self, host: &str) -> bool {
+        if !self.wildcard {
+            return host == &*self.name;
+        }
+        self.name.is_empty() || host.strip_suffix(&*self.name).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.wildcard, &*self.name) {
+            (false, name) => f.write_str(name),
+            (true, "") => f.write_str("*"),
+            (true, suffix) => write!(f, "*.{suffix}"),
+        }
+    }
+}
+
+/// How many dots a name has.
+pub(super) fn dots(name: &str) -> usize {
+    name.bytes().filter(|byte| *byte == b'.').count()
+}
 
 /// Lower case, without port and without the dot at the end. An IPv6 literal keeps its brackets.
 pub fn normalize(host: &str) -> Cow<'_, str> {
@@ -37,5 +104,25 @@ mod tests {
         for (host, expected) in cases {
             assert_eq!(normalize(host), expected, "{host}");
         }
+    }
+
+    #[test]
+    fn patterns_are_names_wildcards_or_everything() {
+        for (text, shown) in [
+            ("Hello.Example.com", "hello.example.com"),
+            ("*.Example.com", "*.example.com"),
+            ("*", "*"),
+            ("localhost", "localhost"),
+        ] {
+            assert_eq!(Pattern::parse(text).unwrap().to_string(), shown);
+        }
+        let long = format!("{}.com", "a".repeat(250));
+        for text in ["", "*..", "a.*.com", "*a.com", "**", "a..b", ".a", "a b", "a/b", "*.*.com", long.as_str()] {
+            assert_eq!(Pattern::parse(text), None, "{text}");
+        }
+        let wide = Pattern::parse("*.example.com").unwrap();
+        assert!(wide.covers("a.example.com") && wide.covers("a.b.example.com"));
+        assert!(!wide.covers("example.com") && !wide.covers(".example.com") && !wide.covers("aexample.com"));
+        assert!(Pattern::parse("*").unwrap().covers("anything") && !Pattern::parse("a").unwrap().covers("b"));
     }
 }

@@ -1,19 +1,35 @@
 //! Host, path and headers → revision: the gateway's routing table.
 //!
-//! A [`Table`] is immutable. The control thread builds a new one from the Ingress objects ([`build`]) and swaps it in;
-//! requests read it without a lock. Which backend of a split a request takes is a pure function of a random number.
+//! A [`Table`] is immutable; requests read it without a lock. The control thread keeps [`Routes`]: it compiles each
+//! Ingress by itself ([`compile`]), settles who has a host that two of them want, and swaps a new table in that shares
+//! all but the changed parts with the old one. Which backend of a split a request takes is a pure function of a random
+//! number.
 
-pub mod build;
+pub mod compile;
 mod host;
+mod routes;
+mod sharded;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub use host::normalize;
+pub use compile::Skipped;
+pub use host::{MAX_HOST, Pattern, normalize};
+pub use routes::Routes;
+pub use sharded::{Entry, Table};
 
-use crate::revision::RevisionKey;
+use crate::certificates::Certificates;
+use crate::revision::{RevisionSlot, Revisions};
+
+/// Where routes name what they need.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// Revisions of backends.
+    pub revisions: &'a Revisions,
+    /// Certificates of hosts.
+    pub certificates: &'a Certificates,
+}
 
 /// Who may use a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,23 +41,36 @@ pub enum Visibility {
     ClusterLocal,
 }
 
-/// All hosts.
-#[derive(Debug, Default)]
-pub struct Table {
-    exact: HashMap<Box<str>, Arc<HostRoute>>,
-    /// `*.suffix` by `suffix`.
-    wildcard: HashMap<Box<str>, Arc<HostRoute>>,
+/// Which Ingress a route comes from, in the order of precedence: the older one keeps a host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// Seconds since 1970 of its creation; `None` = not said, which counts as oldest.
+    pub created: Option<i64>,
+    /// Its namespace.
+    pub namespace: Box<str>,
+    /// Its name.
+    pub name: Box<str>,
 }
 
-/// What one host leads to.
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What the hosts of one rule lead to.
 #[derive(Debug)]
 pub struct HostRoute {
     /// Who may use it.
     pub visibility: Visibility,
+    /// Whether plain requests are sent to https; never of cluster-local hosts.
+    pub to_https: bool,
     /// Identifies the version of the Ingress this came from; the answer to a probe.
     pub hash: HeaderValue,
-    /// Longest prefix first; at equal length more headers first.
-    pub paths: Vec<PathRoute>,
+    /// The Ingress.
+    pub source: Arc<Source>,
+    /// Longest prefix first; at equal length more headers first, then the object's order.
+    pub paths: Box<[PathRoute]>,
 }
 
 /// Requests with a path prefix and certain headers.
@@ -49,14 +78,14 @@ pub struct HostRoute {
 pub struct PathRoute {
     /// Literal prefix; empty = every path.
     pub prefix: Box<str>,
-    /// Headers that must have exactly these values, all of them.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Headers that must be there, all of them, with exactly this value if there is one.
+    pub headers: Box<[(HeaderName, Option<HeaderValue>)]>,
     /// The Host the backend shall see.
     pub rewrite_host: Option<HeaderValue>,
-    /// Headers set on the request, whichever backend.
-    pub set_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Headers set on the request, whichever backend; they win over the backend's (upstream's layers do it so).
+    pub set_headers: Box<[(HeaderName, HeaderValue)]>,
     /// Backends with their weight; never empty.
-    pub splits: Vec<Backend>,
+    pub splits: Box<[Backend]>,
     /// Sum of the weights.
     pub total_weight: u64,
 }
@@ -64,60 +93,35 @@ pub struct PathRoute {
 /// A backend of a split.
 #[derive(Debug)]
 pub struct Backend {
-    /// Which revision.
-    pub revision: RevisionKey,
+    /// Which revision; its slot may be empty.
+    pub slot: Arc<RevisionSlot>,
     /// Its share of [`PathRoute::total_weight`].
     pub weight: u64,
     /// Headers set on requests that go there.
-    pub set_headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Table {
-    /// The route of a host as [`normalize`] gives it; an exact name before a wildcard, the longest wildcard first.
-    pub fn host(&self, host: &str) -> Option<&Arc<HostRoute>> {
-        if let Some(route) = self.exact.get(host) {
-            return Some(route);
-        }
-        if self.wildcard.is_empty() {
-            return None;
-        }
-        let mut rest = host;
-        while let Some((_, suffix)) = rest.split_once('.') {
-            if let Some(route) = self.wildcard.get(suffix) {
-                return Some(route);
-            }
-            rest = suffix;
-        }
-        None
-    }
-
-    /// Hosts known.
-    pub fn len(&self) -> usize {
-        self.exact.len() + self.wildcard.len()
-    }
-
-    /// Whether no host is known.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+    pub set_headers: Box<[(HeaderName, HeaderValue)]>,
 }
 
 impl HostRoute {
     /// The first path whose prefix and headers match.
     pub fn path(&self, path: &str, headers: &HeaderMap) -> Option<&PathRoute> {
-        self.paths.iter().find(|route| {
-            path.starts_with(&*route.prefix)
-                && route.headers.iter().all(|(name, value)| headers.get(name).is_some_and(|have| have == value))
-        })
+        self.paths.iter().find(|route| route.matches(path, headers))
     }
 
-    /// Every revision this host may lead to.
-    pub fn revisions(&self) -> impl Iterator<Item = &RevisionKey> {
-        self.paths.iter().flat_map(|path| path.splits.iter().map(|split| &split.revision))
+    /// Every revision these hosts may lead to.
+    pub fn slots(&self) -> impl Iterator<Item = &Arc<RevisionSlot>> {
+        self.paths.iter().flat_map(|path| path.splits.iter().map(|split| &split.slot))
     }
 }
 
 impl PathRoute {
+    fn matches(&self, path: &str, headers: &HeaderMap) -> bool {
+        path.starts_with(&*self.prefix)
+            && self.headers.iter().all(|(name, wanted)| {
+                let have = headers.get(name);
+                have.is_some_and(|have| wanted.as_ref().is_none_or(|wanted| have == wanted))
+            })
+    }
+
     /// The backend for a number drawn uniformly from `0..total_weight`.
     pub fn choose(&self, mut drawn: u64) -> Option<&Backend> {
         for split in &self.splits {

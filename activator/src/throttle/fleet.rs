@@ -22,6 +22,8 @@ struct Pod {
     /// [`Target::hash`], beside what else a pick reads.
     hash: u64,
     in_flight: u32,
+    /// Requests at once that it may be given now; of no meaning without a cap.
+    capacity: u32,
     /// Its place among the candidates; `None`: gets no new requests.
     rank: Option<u32>,
     /// It can serve, for us or for another activator.
@@ -77,7 +79,7 @@ impl Fleet {
         let pod = self.pods.get_mut(index as usize)?.as_mut()?;
         pod.in_flight += 1;
         self.in_flight += 1;
-        if self.cap > 0 && pod.in_flight >= self.cap {
+        if self.cap > 0 && pod.in_flight >= pod.capacity {
             self.free.remove(rank);
         }
         Some(index)
@@ -90,7 +92,7 @@ impl Fleet {
         pod.in_flight = pod.in_flight.saturating_sub(1);
         self.in_flight = self.in_flight.saturating_sub(1);
         match pod.rank {
-            Some(rank) if pod.in_flight < self.cap => {
+            Some(rank) if self.cap > 0 && pod.in_flight < pod.capacity => {
                 self.free.insert(rank as usize);
                 return true;
             }
@@ -197,7 +199,8 @@ impl Fleet {
         for (rank, index) in self.candidates.iter().enumerate() {
             if let Some(Some(pod)) = self.pods.get_mut(*index as usize) {
                 pod.rank = Some(rank as u32);
-                if pod.in_flight < self.cap {
+                pod.capacity = subset::capacity(self.cap, pod.target.pods(), self.share.activators);
+                if pod.in_flight < pod.capacity {
                     self.free.insert(rank);
                 }
             }
@@ -212,12 +215,15 @@ impl Fleet {
         if let Some(&index) = self.by_address.get(&target.address) {
             if let Some(Some(pod)) = self.pods.get_mut(index as usize) {
                 pod.usable = true;
+                if pod.target != *target {
+                    pod.target = Arc::clone(target);
+                }
             }
             return index;
         }
         let target = Arc::clone(target);
         let (address, hash) = (target.address, target.hash);
-        let pod = Some(Pod { target, hash, in_flight: 0, rank: None, usable: true });
+        let pod = Some(Pod { target, hash, in_flight: 0, capacity: self.cap, rank: None, usable: true });
         let index = if let Some(hole) = self.holes.pop() {
             self.pods[hole as usize] = pod;
             hole
@@ -250,7 +256,7 @@ impl Fleet {
         let (rank, pod) = candidates
             .filter_map(|(rank, index)| Some((rank, self.record(*index)?)))
             .max_by_key(|(_, pod)| pick::liking(session, pod.hash))?;
-        (self.cap == 0 || pod.in_flight < self.cap).then_some(rank)
+        (self.cap == 0 || pod.in_flight < pod.capacity).then_some(rank)
     }
 
     /// A rank with room.

@@ -171,6 +171,11 @@ impl Throttle {
         self.lock().core.as_ref().map_or(0, |core| core.candidates().count())
     }
 
+    /// Where new requests go; for tests and consoles.
+    pub fn targets(&self) -> Vec<Arc<Target>> {
+        self.lock().core.as_ref().map_or_else(Vec::new, |core| core.candidates().cloned().collect())
+    }
+
     /// Whether no pod can serve.
     pub fn is_asleep(&self) -> bool {
         self.lock().core.as_ref().is_none_or(|core| core.is_asleep())

@@ -41,6 +41,14 @@ pub fn assign(pods: usize, share: Share) -> impl Iterator<Item = usize> {
     block.chain(extra)
 }
 
+/// Requests at once on one target: the limit for a pod. A cluster IP has the slots of all pods behind it, in equal
+/// parts for the activators that share the revision, but one at least. Without a limit (0) it means nothing.
+pub fn capacity(limit: u32, pods_behind: Option<usize>, activators: usize) -> u32 {
+    let Some(pods) = pods_behind else { return limit };
+    let all = u64::from(limit).saturating_mul(pods as u64);
+    u32::try_from(all / activators.max(1) as u64).unwrap_or(u32::MAX).max(1)
+}
+
 /// The place of `own` among the activators' addresses (sorted as text) and their number; `None` if it is not there.
 pub fn share_of(own: &str, addresses: &mut Vec<&str>) -> Option<Share> {
     addresses.sort_unstable();
@@ -83,6 +91,20 @@ mod tests {
         assert_eq!(assigned(5, Some(0), 2), [0, 1, 4]);
         assert_eq!(assigned(5, Some(1), 2), [2, 3]);
         assert_eq!(assigned(6, Some(0), 4), [0, 4]);
+    }
+
+    #[test]
+    fn t02_t03_capacity_of_a_cluster_ip() {
+        for (limit, pods, activators, expected) in [
+            (10, None, 5, 10),
+            (10, Some(10), 5, 20),
+            (10, Some(10), 200, 1),
+            (10, Some(1), 0, 10),
+            (1, Some(1), 1, 1),
+            (u32::MAX, Some(2), 1, u32::MAX),
+        ] {
+            assert_eq!(capacity(limit, pods, activators), expected, "{limit} {pods:?} {activators}");
+        }
     }
 
     #[test]

@@ -5,14 +5,16 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use activator::shared::Shared;
 use activator::{Activator, Change, Config, Error, Feed};
 use api::labels::networking::DORMOUSE_INGRESS_CLASS;
+use api::networking::{Ingress, ingress_hash};
 use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
@@ -24,6 +26,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
 /// Nothing in these tests takes that long unless it hangs.
@@ -42,6 +47,8 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
 /// An activator that runs.
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
+    pub(crate) inside: Option<SocketAddr>,
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) feed: Feed,
     pub(crate) shared: Arc<Shared>,
@@ -55,6 +62,8 @@ impl Door {
         let stop = CancellationToken::new();
         Self {
             address: activator.local_addr(),
+            inside: activator.inside_addr(),
+            tls: activator.tls_addr(),
             metrics: activator.metrics_addr(),
             feed: activator.feed(),
             shared: activator.shared(),
@@ -99,6 +108,21 @@ impl Door {
         });
         self.feed.ingress(Change::Applied(serde_json::from_value(object).unwrap()));
         until("host known", || self.shared.table.load().host(host).is_some()).await;
+    }
+
+    /// Serves an Ingress of this spec, once its hosts are known.
+    pub(crate) async fn ingress(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+            "metadata": { "name": name, "namespace": "ns",
+                "annotations": { "networking.knative.dev/ingress.class": DORMOUSE_INGRESS_CLASS } },
+            "spec": spec,
+        });
+        let object: Ingress = serde_json::from_value(object).unwrap();
+        let hash = ingress_hash(&object);
+        self.feed.ingress(Change::Applied(object));
+        let served = || self.shared.table.load().entries().any(|entry| entry.route.hash == hash.as_str());
+        until("ingress served", served).await;
     }
 
     /// Sets the pods of a revision.
@@ -196,11 +220,20 @@ pub(crate) async fn send_h2(address: SocketAddr, request: Request<Full<Bytes>>) 
     tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time")
 }
 
+/// What `/big` is made of.
+pub(crate) const BIG_PIECE: usize = 64 << 10;
+/// How many of them: 64 MiB.
+pub(crate) const BIG_PIECES: usize = 1024;
+
 /// What a pod does.
 #[derive(Default)]
 pub(crate) struct Behaviour {
     /// Probes are answered only while set.
     pub(crate) ready: AtomicBool,
+    /// Probes are answered with this status at once, unless it is 0.
+    pub(crate) status: AtomicU16,
+    /// Headers of the last probe.
+    pub(crate) probe: Mutex<HeaderMap>,
     /// Probes hang for ever.
     pub(crate) silent: AtomicBool,
     /// `/held` waits for a permit here.
@@ -307,6 +340,10 @@ async fn answer(
     if request.headers().get("user-agent").is_some_and(|agent| agent == "Knative-Activator-Probe") {
         does.probes.fetch_add(1, Ordering::SeqCst);
         assert_eq!(request.headers()["k-network-probe"], "queue");
+        *does.probe.lock().unwrap() = request.headers().clone();
+        if let Ok(status @ 200..) = StatusCode::from_u16(does.status.load(Ordering::SeqCst)).map(|s| s.as_u16()) {
+            return Ok(Response::builder().status(status).body(PodBody::default()).unwrap());
+        }
         if does.silent.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -321,6 +358,21 @@ async fn answer(
     }
     let _counted = Counted::new(&does);
     does.seen.lock().unwrap().push(request.headers().clone());
+    if request.headers().get("upgrade").is_some_and(|token| token == "websocket") {
+        let accept = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let io = TokioIo::new(upgrade.await.unwrap());
+            let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+            while let Some(Ok(message)) = socket.next().await {
+                if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let response = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "websocket");
+        return Ok(response.header("sec-websocket-accept", accept).body(PodBody::default()).unwrap());
+    }
     if request.headers().contains_key("upgrade") {
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -341,6 +393,21 @@ async fn answer(
         });
         let response = Response::builder().header("content-type", "text/event-stream");
         return Ok(response.body(PodBody::new(http_body_util::StreamBody::new(Box::pin(events)))).unwrap());
+    }
+    if request.uri().path() == "/echo" {
+        // Frame by frame as they come; the end is told in a trailer.
+        let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+        let body =
+            request.into_body().map_err(std::io::Error::other).with_trailers(std::future::ready(Some(Ok(trailers))));
+        return Ok(Response::new(PodBody::new(body)));
+    }
+    if request.uri().path() == "/big" {
+        // As fast as it is taken; `served` counts the pieces.
+        let pieces = futures::stream::unfold((0, does), |(n, does)| async move {
+            does.served.fetch_add(1, Ordering::SeqCst);
+            (n < BIG_PIECES).then(|| (Ok(Frame::data(Bytes::from_static(&[b'x'; BIG_PIECE]))), (n + 1, does)))
+        });
+        return Ok(Response::new(PodBody::new(http_body_util::StreamBody::new(Box::pin(pieces)))));
     }
     if request.headers().contains_key("te") {
         let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);

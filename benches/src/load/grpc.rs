@@ -73,12 +73,12 @@ pub(crate) async fn streams(to: &Target, connections: usize, on_each: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{backend::Backend, namespace::Namespace};
+    use crate::{backend::Backend, namespace::Namespace, peers::Protocol};
 
     #[tokio::test]
     async fn streams_share_a_connection_and_see_their_status() {
         let backend = Backend::start(Namespace::default()).unwrap();
-        let to = backend.h2c();
+        let to = backend.target(Protocol::H2c);
         let mut streams = streams(&to, 2, 3).await.unwrap();
         assert_eq!(streams.len(), 6);
         for stream in &mut streams {

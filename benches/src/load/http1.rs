@@ -65,12 +65,43 @@ impl Caller for Client {
 
 impl Client {
     pub(crate) async fn open(to: &Target) -> io::Result<Self> {
-        Ok(Self { stream: connect(to, 0).await?, received: Vec::with_capacity(512) })
+        Self::open_nth(to, 0).await
+    }
+
+    /// [`Client::open`] for one of very many.
+    pub(crate) async fn open_nth(to: &Target, nth: usize) -> io::Result<Self> {
+        Ok(Self { stream: connect(to, nth).await?, received: Vec::with_capacity(512) })
     }
 
     /// One request and the whole of its answer; the length of the answer's body.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<usize> {
-        self.stream.write_all(request).await?;
+        self.send(request).await?;
+        self.answer().await
+    }
+
+    /// The first half of an exchange.
+    pub(crate) async fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.stream.write_all(request).await
+    }
+
+    /// A page as it is, whatever its status: the head, in lower case, and the body.
+    pub(crate) async fn page(&mut self, path: &str, host: &str) -> anyhow::Result<(String, String)> {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
+        let mut received = Vec::with_capacity(16 * 1024);
+        loop {
+            if self.stream.read_buf(&mut received).await? == 0 {
+                bail!("the connection ended in the middle of a page");
+            }
+            let Some(head) = Head::parse(&received)? else { continue };
+            if received.len() >= head.length + head.content_length {
+                let (head, body) = received.split_at(head.length);
+                return Ok((String::from_utf8_lossy(head).to_lowercase(), String::from_utf8_lossy(body).into_owned()));
+            }
+        }
+    }
+
+    /// The other half of an exchange.
+    pub(crate) async fn answer(&mut self) -> anyhow::Result<usize> {
         self.received.clear();
         loop {
             if self.stream.read_buf(&mut self.received).await? == 0 {
@@ -104,7 +135,7 @@ impl Client {
 }
 
 /// The connection to open as the `nth`: every so many, the next address of ours is used, since ports run short.
-pub(super) async fn connect(to: &Target, nth: usize) -> io::Result<TcpStream> {
+pub(crate) async fn connect(to: &Target, nth: usize) -> io::Result<TcpStream> {
     let socket = to.namespace.within(TcpSocket::new_v4)?;
     if nth >= PER_SOURCE {
         let source = Ipv4Addr::new(127, 0, 0, 1 + (nth / PER_SOURCE) as u8);
@@ -120,7 +151,7 @@ pub(crate) async fn connections(to: &Target, n: usize) -> anyhow::Result<Vec<Cli
     let bytes = Request::Tiny.bytes();
     let mut clients = Vec::with_capacity(n);
     for nth in 0..n {
-        let mut client = Client { stream: connect(to, nth).await?, received: Vec::with_capacity(512) };
+        let mut client = Client::open_nth(to, nth).await?;
         client.exchange(&bytes).await?;
         clients.push(client);
     }

@@ -61,11 +61,11 @@ async fn upgrade(stream: &mut TcpStream) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{backend::Backend, namespace::Namespace};
+    use crate::{backend::Backend, namespace::Namespace, peers::Protocol};
 
     #[tokio::test]
     async fn a_message_goes_and_one_comes_back() {
         let backend = Backend::start(Namespace::default()).unwrap();
-        assert_eq!(open(&backend.http1(), 2).await.unwrap().len(), 2);
+        assert_eq!(open(&backend.target(Protocol::Http1), 2).await.unwrap().len(), 2);
     }
 }

@@ -11,11 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::Kind;
 use crate::{
+    cluster::Cluster,
     load::Target,
     process::{self, CpuTime},
 };
@@ -26,6 +28,10 @@ pub(crate) struct Running {
     pub(crate) target: Target,
     /// From its start to the end of its first answer.
     pub(crate) first_answer: Duration,
+    /// What an activator lives in.
+    pub(crate) cluster: Option<Cluster>,
+    /// The program behind it, where that is not the app itself.
+    pub(crate) behind: Option<Box<Self>>,
     /// What it has logged, where that is read.
     lines: Option<Arc<AtomicU64>>,
     /// What it is stopped by.
@@ -41,9 +47,10 @@ impl Running {
         lines: Option<Arc<AtomicU64>>,
         kind: Kind,
     ) -> Self {
-        // A queue-proxy as upstream's drains for half a minute when it is asked to end.
-        let signal = if kind == Kind::Upstream { Signal::KILL } else { Signal::TERM };
-        Self { child, target, first_answer: Duration::ZERO, lines, signal, _folder: folder }
+        // A queue-proxy as upstream's, and an activator, go on for half a minute and more when they are asked to end.
+        let signal = if matches!(kind, Kind::Upstream | Kind::Door(_)) { Signal::KILL } else { Signal::TERM };
+        let (first_answer, cluster, behind) = (Duration::ZERO, None, None);
+        Self { child, target, first_answer, cluster, behind, lines, signal, _folder: folder }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -64,14 +71,20 @@ impl Running {
         self.lines.as_ref().map(|lines| lines.load(Ordering::Relaxed))
     }
 
+    /// The thread of this name.
+    pub(crate) fn thread(&self, name: &str) -> anyhow::Result<u32> {
+        process::thread(self.pid(), name).with_context(|| format!("there is no thread {name}"))
+    }
+
     /// Memory of the program and its children.
     pub(crate) fn rss_kib(&self) -> f64 {
         process::family(self.pid()).iter().map(|p| p.rss_kib as f64).sum()
     }
 
-    /// Time on a core since its start, its children's with it.
+    /// Time on a core since its start, its children's and what stands behind it with it.
     pub(crate) fn cpu(&self) -> CpuTime {
-        process::family(self.pid()).iter().map(|p| p.cpu).sum()
+        let own = process::family(self.pid()).iter().map(|p| p.cpu).sum();
+        [Some(own), self.behind.as_ref().map(|behind| behind.cpu())].into_iter().flatten().sum()
     }
 }
 

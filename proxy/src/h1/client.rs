@@ -64,7 +64,7 @@ pub(crate) enum Failure {
 
 /// A request without a body that may be sent once more, as it was written.
 #[derive(Debug)]
-pub(crate) struct Repeat {
+pub struct Repeat {
     head: Vec<u8>,
     asker: Asker,
 }
@@ -122,7 +122,7 @@ impl Connection {
     }
 
     /// Whether a connection can be trusted with another exchange; see [`Wire::is_quiet`].
-    pub(crate) fn is_quiet(&self, rested: bool) -> bool {
+    pub(crate) fn is_quiet(&mut self, rested: bool) -> bool {
         self.wire.is_quiet(rested)
     }
 
@@ -184,7 +184,7 @@ impl Connection {
     /// Sends a request once more, on a connection that has not been used yet.
     pub(crate) async fn repeat(mut self: Box<Self>, repeat: Repeat) -> Result<(Response<()>, Box<Self>), Failure> {
         *self.wire.small() = repeat.head;
-        self.answer(repeat.asker, None).await
+        self.send_repeatable(repeat.asker).await
     }
 
     /// Keeps what is written until there is an answer.

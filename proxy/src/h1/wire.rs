@@ -188,7 +188,7 @@ impl Wire {
 
     /// Whether a connection between two exchanges can be trusted: still open, and nothing has come unasked. `rested`:
     /// ask the socket itself.
-    pub(crate) fn is_quiet(&self, rested: bool) -> bool {
+    pub(crate) fn is_quiet(&mut self, rested: bool) -> bool {
         self.input.is_empty() && if rested { self.stream.is_quiet() } else { self.stream.seems_quiet() }
     }
 

@@ -4,5 +4,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let _ = queue_proxy::request_log::sample(text);
+    let _ = telemetry::request_log::sample(text);
 });

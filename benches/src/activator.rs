@@ -1,0 +1,43 @@
+//! `activator`: what the door costs while everything is warm, beside other proxies that could stand in its place.
+
+use crate::{
+    hop::{Ours, Pass, Plan, Step},
+    peers::{Door, Kind},
+};
+
+/// See [`crate::hop`].
+pub(crate) const PLAN: Plan = Plan {
+    name: "activator",
+    ours: Ours {
+        program: "activator",
+        passes: &[
+            Pass { word: "dormouse", prefix: "", kind: Kind::Door(Door::PLAIN), about: "" },
+            Pass {
+                word: "limit",
+                prefix: "limit_",
+                kind: Kind::Door(Door { limit: 100, ..Door::PLAIN }),
+                about: "ours with a containerConcurrency of 100, above the load",
+            },
+            Pass {
+                word: "timing",
+                prefix: "timing_",
+                kind: Kind::Door(Door { limit: 100, server_timing: true, ..Door::PLAIN }),
+                about: "as limit, with Server-Timing on each answer",
+            },
+        ],
+        peers: &[],
+    },
+    steps: &[
+        Step::Load,
+        Step::Bodies,
+        Step::H2,
+        Step::Path,
+        Step::Scaling,
+        Step::Rotation,
+        Step::InFlight,
+        Step::Idle,
+        Step::WebSocket,
+    ],
+    passes: &[("limit_", "limit"), ("timing_", "limit, Server-Timing")],
+    title: "activator and its peers: one core each, 64 connections, 12-byte answers (shorter is better)",
+};

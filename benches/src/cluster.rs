@@ -1,0 +1,71 @@
+//! The smallest cluster an activator can live in: an API server with the objects of a test, and an autoscaler that
+//! listens and decides nothing.
+//!
+//! Not an API server for anybody else: it lists and watches three kinds, knows nothing of selectors, and everything it
+//! is not told about is an empty list. What happens in the cluster is what a bench says ([`Cluster::pods`]).
+
+mod api_server;
+mod autoscaler;
+mod objects;
+
+use std::{fs, io, net::SocketAddr, path::Path};
+
+use api_server::ApiServer;
+use autoscaler::Autoscaler;
+pub(crate) use objects::{Pods, Revision};
+
+/// See the module. Within a runtime only; gone when dropped.
+pub(crate) struct Cluster {
+    api_server: ApiServer,
+    autoscaler: Autoscaler,
+}
+
+impl Cluster {
+    /// An empty cluster on free ports of loopback.
+    pub(crate) fn start() -> io::Result<Self> {
+        Ok(Self { api_server: ApiServer::start()?, autoscaler: Autoscaler::start()? })
+    }
+
+    /// A revision that exists from now on.
+    pub(crate) fn revision(&self, revision: Revision) {
+        self.api_server.apply(objects::REVISIONS, &revision.name(), objects::revision(revision));
+    }
+
+    /// The gateway leads the revision's [`host`] to it.
+    pub(crate) fn route(&self, revision: Revision) {
+        self.api_server.apply(objects::INGRESSES, &revision.name(), objects::ingress(revision));
+    }
+
+    /// From now on these are the revision's pods.
+    pub(crate) fn pods(&self, revision: Revision, pods: Pods<'_>) {
+        self.api_server.apply(objects::ENDPOINTS, &revision.name(), objects::endpoints(revision, pods));
+    }
+
+    /// What a client of the API server reads to find it.
+    pub(crate) fn write_kubeconfig(&self, path: &Path) -> io::Result<()> {
+        let server = format!("http://{}", self.api_server.address);
+        let named = |key: &str, value: serde_json::Value| serde_json::json!([{ "name": "bench", key: value }]);
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "bench",
+            "clusters": named("cluster", serde_json::json!({ "server": server })),
+            "users": named("user", serde_json::json!({})),
+            "contexts": named("context", serde_json::json!({ "cluster": "bench", "user": "bench" })),
+        });
+        fs::write(path, config.to_string())
+    }
+
+    /// Waits until a load report has named this revision.
+    pub(crate) async fn hears_of(&self, revision: Revision) {
+        self.autoscaler.hears_of(&revision.name()).await;
+    }
+
+    /// Waits until load reports have named so many revisions.
+    pub(crate) async fn hears_of_all(&self, revisions: usize) {
+        self.autoscaler.hears_of_all(revisions).await;
+    }
+
+    /// Where the autoscaler takes load reports.
+    pub(crate) fn autoscaler(&self) -> SocketAddr {
+        self.autoscaler.address
+    }
+}
