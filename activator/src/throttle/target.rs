@@ -85,6 +85,15 @@ fn text(address: SocketAddr) -> HeaderValue {
     HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("pod"))
 }
 
+/// Pods in the order in which shares of them are cut, each once: by text, as upstream, so that activators of both kinds
+/// cut the same list the same way.
+pub fn in_order(targets: &[Arc<Target>]) -> Vec<Arc<Target>> {
+    let mut sorted = targets.to_vec();
+    sorted.sort_by(|a, b| a.text().cmp(b.text()));
+    sorted.dedup_by_key(|target| target.address);
+    sorted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,13 +121,4 @@ mod tests {
             assert!(target.host() == name && target.is_passed_through() && target.connect().port() == 8112);
         }
     }
-}
-
-/// Pods in the order in which shares of them are cut, each once: by text, as upstream, so that activators of both kinds
-/// cut the same list the same way.
-pub fn in_order(targets: &[Arc<Target>]) -> Vec<Arc<Target>> {
-    let mut sorted = targets.to_vec();
-    sorted.sort_by(|a, b| a.text().cmp(b.text()));
-    sorted.dedup_by_key(|target| target.address);
-    sorted
 }
