@@ -451,5 +451,5 @@ async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>) {
             std::future::ready(Ok::<_, std::convert::Infallible>(answer))
         })
     };
-    proxy::serve(listener, ServerConfig::default(), Drain::default(), make).await;
+    proxy::serve(listener, ServerConfig { hop: handler::HOP, ..ServerConfig::default() }, Drain::default(), make).await;
 }

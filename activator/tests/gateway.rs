@@ -22,6 +22,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use support::{Answer, Door, PATIENCE, Pod, send, tally, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -226,6 +227,20 @@ async fn a_redirected_service_is_served_by_https_only() {
     assert_eq!(asked(door.inside.unwrap(), INNER, "/", &[]).await, "hello");
     let mut client = connect_once_known(&door, "hello.test", FIRST).await;
     assert_eq!(client.get("hello.test", "/").await.body.trim(), "hello");
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_is_refused_in_our_name() {
+    let (door, []) = gateway(config(), []).await;
+    for address in [door.address, door.inside.unwrap()] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        let answer = answer.to_lowercase();
+        assert!(answer.starts_with("http/1.1 400") && answer.contains("dormouse-error: activator;"), "{answer}");
+    }
     door.close().await;
 }
 
