@@ -385,7 +385,8 @@ impl SecretServer {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let served = served.clone();
-                let service = service_fn(move |request| std::future::ready(served.answer(&request)));
+                let service =
+                    service_fn(move |request| std::future::ready(Ok::<_, Infallible>(served.answer(&request))));
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
                 );
@@ -416,7 +417,7 @@ impl SecretServer {
         self.state.lock().unwrap().watched.get(name).map_or(0, |watches| Arc::strong_count(watches) - 1)
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
+    fn answer(&self, request: &Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
         let query = request.uri().query().unwrap_or_default();
         let name = query.split('&').find_map(|part| part.strip_prefix("fieldSelector=metadata.name%3D"));
         let only_one = request.uri().path() == "/api/v1/namespaces/ns/secrets";
@@ -429,7 +430,7 @@ impl SecretServer {
             let items: Vec<&Secret> = state.secrets.get(&name).into_iter().collect();
             let version = self.changed.borrow().to_string();
             let list = json!({ "kind": "SecretList", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items });
-            return Ok(Response::new(Full::from(list.to_string()).boxed_unsync()));
+            return Response::new(Full::from(list.to_string()).boxed_unsync());
         }
         let alive = Arc::clone(state.watched.entry(name.clone()).or_default());
         let since =
@@ -450,7 +451,7 @@ impl SecretServer {
                 }
             }
         });
-        Ok(Response::new(StreamBody::new(events).boxed_unsync()))
+        Response::new(StreamBody::new(events).boxed_unsync())
     }
 }
 
@@ -515,7 +516,7 @@ async fn connect_once_known(door: &Door, name: &str, trusted: Pem) -> Client {
 
 /// The alert that ends a handshake for this name.
 async fn refused(at: SocketAddr, name: &str) -> AlertDescription {
-    let error = handshake(at, name, FIRST, &["h2"]).await.err().expect("refused");
+    let error = handshake(at, name, FIRST, &["h2"]).await.expect_err("refused");
     match error.into_inner().and_then(|inner| inner.downcast::<TlsError>().ok()).as_deref() {
         Some(TlsError::AlertReceived(alert)) => *alert,
         other => panic!("no alert: {other:?}"),
