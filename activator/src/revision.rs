@@ -296,6 +296,15 @@ impl Revisions {
         self.forget_if_unused(&slot);
     }
 
+    /// The one string of a namespace; a new one while it has no revision.
+    pub fn namespace(&self, namespace: &str) -> Arc<str> {
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        match namespaces.get_key_value(namespace) {
+            Some((known, _)) => Arc::clone(known),
+            None => namespace.into(),
+        }
+    }
+
     /// How many revisions exist.
     pub fn len(&self) -> usize {
         self.existing.load(Ordering::Relaxed)
