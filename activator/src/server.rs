@@ -39,6 +39,8 @@ use crate::observe::Switches;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
 use crate::side_ports;
+use crate::throttle::Lines;
+use crate::throttle::budget::Budget;
 use crate::traces;
 use crate::world::{Rules, Synced, World};
 
@@ -212,7 +214,10 @@ impl Activator {
                 Routing::Ingress { class } => class.clone(),
                 Routing::Identity { .. } => String::new(),
             },
-            queue_limit: self.config.queue_limit,
+            lines: Lines {
+                length: self.config.queue_limit,
+                budget: Budget::new(self.config.queue_limit_total, self.config.queue_bytes_total),
+            },
             rhythm: self.config.rhythm,
             mesh: self.config.mesh,
             passthrough: self.config.passthrough,

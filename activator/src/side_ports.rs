@@ -13,11 +13,12 @@ use proxy::{Body, ServerConfig};
 use telemetry::profiling;
 use tokio::net::TcpListener;
 
+use crate::handler::HOP;
 use crate::shared::Shared;
 
 /// Serves `GET /metrics`, for ever.
 pub async fn metrics(listener: TcpListener, certificate: Option<Certificate>, shared: Arc<Shared>) {
-    let config = ServerConfig { tls: certificate.as_ref().map(Certificate::tls), ..ServerConfig::default() };
+    let config = ServerConfig { hop: HOP, tls: certificate.as_ref().map(Certificate::tls), ..ServerConfig::default() };
     if let Some(certificate) = certificate {
         tokio::task::spawn_local(certificate.renew());
     }
@@ -60,5 +61,6 @@ pub async fn profiles(listener: TcpListener, shared: Arc<Shared>) {
             }
         })
     };
-    proxy::serve(listener, ServerConfig::default(), Drain::default(), make).await;
+    let config = ServerConfig { hop: HOP, ..ServerConfig::default() };
+    proxy::serve(listener, config, Drain::default(), make).await;
 }

@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telemetry::logging::Log;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -49,8 +50,8 @@ enum StartError {
     Kube(#[from] Box<dyn std::error::Error + Send + Sync>),
     #[error("{what} for {PATIENCE:?}: {last}")]
     Away { what: String, last: String },
-    #[error("ConfigMap {namespace}/{name} cannot be read: {source}")]
-    ConfigMap { namespace: String, name: String, source: kube::Error },
+    #[error("ConfigMap {namespace}/{name} cannot be read: {problem}")]
+    ConfigMap { namespace: String, name: String, problem: String },
     #[error("ConfigMap {namespace}/{NETWORK} is missing; it says how pods are reached, and may be empty")]
     NoNetwork { namespace: String },
     #[error("{0}")]
@@ -75,6 +76,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     };
     // In its final form once `config-logging` is read.
     let log = observe::start_log(&std::env::var("POD_NAME").unwrap_or_default());
+    raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -88,6 +90,17 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Takes as many files as the system lets us have, as Go's runtime does: a request in flight is two sockets, and some
+/// container runtimes start a process with a limit of 1024 that it may raise.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, limit = limit.current, "the limit of open files stays");
     }
 }
 
@@ -175,11 +188,11 @@ async fn internal_tls(client: &Client, config: &Config) -> Result<InternalTls, S
     let namespace = &config.system_namespace;
     let wrong = |problem: String| StartError::Secret { namespace: namespace.clone(), problem };
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = asked(|| secrets.get_opt(SECRET)).await?.map_err(|error| wrong(error.to_string()))?;
+    let secret = asked(|| secrets.get_opt(SECRET)).await?.map_err(|error| wrong(words(error)))?;
     let secret = secret.ok_or_else(|| wrong("missing".to_owned()))?;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let labelled = ListParams::default().labels(TRUST_BUNDLE);
-    let bundles = asked(|| maps.list(&labelled)).await?.map_err(|error| wrong(error.to_string()))?;
+    let bundles = asked(|| maps.list(&labelled)).await?.map_err(|error| wrong(words(error)))?;
     InternalTls::new(&config.tls_options, &secret, bundles.items).map_err(|error| wrong(error.to_string()))
 }
 
@@ -201,6 +214,14 @@ where
     patiently("the API server is away", ask).await
 }
 
+/// What an API server says without the frame it is in.
+fn words(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message,
+        other => other.to_string(),
+    }
+}
+
 struct Maps<'a> {
     api: Api<ConfigMap>,
     config: &'a Config,
@@ -210,10 +231,10 @@ impl Maps<'_> {
     /// A ConfigMap's data; `None` if there is no such one.
     async fn get(&self, name: &str) -> Result<Option<Data>, StartError> {
         let found = asked(|| self.api.get_opt(name)).await?;
-        let wrong = |source| StartError::ConfigMap {
+        let wrong = |error| StartError::ConfigMap {
             namespace: self.config.system_namespace.clone(),
             name: name.to_owned(),
-            source,
+            problem: words(error),
         };
         Ok(found.map_err(wrong)?.map(|map| map.data.unwrap_or_default()))
     }

@@ -155,7 +155,7 @@ async fn probes_are_answered_and_never_counted() {
     let answer = probe(&[("k-network-probe", "activator")]).await;
     assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "activator"));
     let answer = probe(&[("k-network-probe", "probe"), ("k-network-hash", "override")]).await;
-    let expected = door.shared.table.load().host("hello.test").unwrap().hash.clone();
+    let expected = door.shared.table.load().host("hello.test").unwrap().hash();
     assert_eq!((answer.status, answer.headers["k-network-hash"].clone()), (StatusCode::OK, expected));
     assert_eq!(probe(&[("k-network-probe", "probe")]).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(probe(&[("k-network-probe", "queue")]).await.status, StatusCode::BAD_REQUEST);

@@ -172,7 +172,8 @@ async fn what_cannot_be_obeyed_ends_the_process_with_the_reason() {
             "Secret knative-serving/routing-serving-certs: missing",
         ),
         (6, json!({}), vec![("PROBE_TIMEOUT", "soon")], "PROBE_TIMEOUT"),
-        (7, json!({}), vec![("SYSTEM_NAMESPACE", "elsewhere")], "elsewhere/config-network"),
+        (7, json!({}), vec![("SYSTEM_NAMESPACE", "elsewhere")], "elsewhere/config-logging cannot be read"),
+        (8, json!(null), vec![], "config-network is missing"),
     ] {
         let cluster = Cluster::start(network).await;
         cluster.open().await;

@@ -56,6 +56,9 @@ pub enum TlsError {
     /// Not a version.
     #[error("unknown TLS version {0:?}: 1.2 or 1.3")]
     Version(String),
+    /// Not a key exchange group.
+    #[error("unknown key exchange group {0:?}")]
+    Group(String),
     /// Nothing left to negotiate.
     #[error("none of {0:?} is supported")]
     Nothing(String),
@@ -259,7 +262,11 @@ fn provider(options: &Options) -> Result<CryptoProvider, TlsError> {
     }
     let wanted = names(&options.curves);
     if !wanted.is_empty() {
-        provider.kx_groups = wanted.iter().filter_map(|name| group(&provider.kx_groups, name)).collect();
+        let mut groups = Vec::new();
+        for name in wanted {
+            groups.extend(group(&provider.kx_groups, name)?);
+        }
+        provider.kx_groups = groups;
         if provider.kx_groups.is_empty() {
             return Err(TlsError::Nothing(options.curves.clone()));
         }
@@ -271,14 +278,19 @@ fn names(list: &str) -> Vec<&str> {
     list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
 }
 
-fn group(groups: &[&'static dyn SupportedKxGroup], name: &str) -> Option<&'static dyn SupportedKxGroup> {
+/// The group of a name; `None` if it is one that cannot be had here.
+fn group(
+    groups: &[&'static dyn SupportedKxGroup],
+    name: &str,
+) -> Result<Option<&'static dyn SupportedKxGroup>, TlsError> {
     let wanted = match name {
         "X25519" => NamedGroup::X25519,
         "CurveP256" | "P-256" => NamedGroup::secp256r1,
         "CurveP384" | "P-384" => NamedGroup::secp384r1,
-        _ => return None,
+        "CurveP521" | "P-521" | "X25519MLKEM768" | "SecP256r1MLKEM768" | "SecP384r1MLKEM1024" => return Ok(None),
+        other => return Err(TlsError::Group(other.to_owned())),
     };
-    groups.iter().copied().find(|group| group.name() == wanted)
+    Ok(groups.iter().copied().find(|group| group.name() == wanted))
 }
 
 #[cfg(test)]
@@ -315,5 +327,6 @@ mod tests {
             "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,TLS_RSA_WITH_RC4_128_SHA";
         assert_eq!(chosen(two, "X25519MLKEM768,P-256"), Some((2, 1)));
         assert_eq!(chosen("", "P-521"), None);
+        assert_eq!(chosen("", "X25519,P-257"), None, "upstream ends at a name it does not know");
     }
 }

@@ -19,6 +19,7 @@ fn revision(metrics: &Metrics, name: &str) -> Arc<RevisionMetrics> {
         protocol: Protocol::Http1,
         limits: Limits::default(),
         trust_early_probe: true,
+        policy: None,
         service: "hello".into(),
         configuration: "conf".into(),
     };

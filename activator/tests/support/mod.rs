@@ -123,7 +123,7 @@ impl Door {
         let object: Ingress = serde_json::from_value(object).unwrap();
         let hash = ingress_hash(&object);
         self.feed.ingress(Change::Applied(object));
-        let served = || self.shared.table.load().entries().any(|entry| entry.route.hash == hash.as_str());
+        let served = || self.shared.table.load().entries().any(|entry| *entry.route.source.version == *hash);
         until("ingress served", served).await;
     }
 

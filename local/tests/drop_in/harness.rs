@@ -68,7 +68,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// With the namespaces and ConfigMaps of an installation; the gate is shut.
+    /// With the namespaces of an installation and this `config-network`; the gate is shut.
     pub(crate) async fn start(network: Value) -> Self {
         let folder = TempDir::new().unwrap();
         let server = ApiServer::bind(Config {
@@ -98,7 +98,9 @@ impl Cluster {
             let object = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
             let _ = namespaces.create(&PostParams::default(), &object).await;
         }
-        this.config_map("config-network", json!({}), network).await;
+        if !network.is_null() {
+            this.config_map("config-network", json!({}), network).await;
+        }
         this
     }
 
