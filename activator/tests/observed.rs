@@ -131,6 +131,12 @@ fn t69_the_tree_is_upstreams_and_the_pod_is_its_last_leaf() {
             assert_eq!(seen(&pod, "traceparent"), format!("00-{TRACE}-{}-01", client.id()));
             assert_eq!((seen(&pod, "tracestate"), seen(&pod, "baggage")), ("a=1".into(), "b=2".into()));
             assert_eq!(seen(&pod, "b3"), b3, "not ours to touch");
+            // B3 alone is no trace to us: one of our own begins beside it.
+            send(door.address, request("hello.test", "/b", &[("b3", &b3)])).await;
+            let own = &collector.spans(8).await["GET /b"];
+            assert_eq!(seen(&pod, "b3"), b3);
+            assert_eq!(seen(&pod, "traceparent"), format!("00-{}-{}-01", hex(&own.span.trace_id), own.id()));
+            assert_ne!(hex(&own.span.trace_id), TRACE);
             door.close().await;
         }
     });
