@@ -231,6 +231,7 @@ pub(crate) async fn send_h2(address: SocketAddr, request: Request<Full<Bytes>>) 
 pub(crate) const BIG_PIECE: usize = 64 << 10;
 /// How many of them: 64 MiB.
 pub(crate) const BIG_PIECES: usize = 1024;
+static PIECE: [u8; BIG_PIECE] = [b'x'; BIG_PIECE];
 
 /// What a pod does.
 #[derive(Default)]
@@ -412,7 +413,7 @@ async fn answer(
         // As fast as it is taken; `served` counts the pieces.
         let pieces = futures::stream::unfold((0, does), |(n, does)| async move {
             does.served.fetch_add(1, Ordering::SeqCst);
-            (n < BIG_PIECES).then(|| (Ok(Frame::data(Bytes::from_static(&[b'x'; BIG_PIECE]))), (n + 1, does)))
+            (n < BIG_PIECES).then(|| (Ok(Frame::data(Bytes::from_static(&PIECE))), (n + 1, does)))
         });
         return Ok(Response::new(PodBody::new(http_body_util::StreamBody::new(Box::pin(pieces)))));
     }

@@ -1,8 +1,8 @@
 //! A process's own log: one line per thing that changed, in the keys that log pipelines made for Knative know.
 //!
 //! It is not the request log. [`Settings`] say what a line looks like (a zap configuration laid over the defaults),
-//! [`line`] makes one, [`rate`] bounds how many a second may bring. Called by `tracing`; spans are not followed. The level can be changed while the
-//! process runs ([`Log::shape`]).
+//! [`line`] makes one, [`rate`] bounds how many a second may bring. Called by `tracing`; spans are not followed. Form and
+//! level can change while the process runs ([`Log::shape`]).
 
 mod line;
 mod rate;
