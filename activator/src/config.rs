@@ -28,6 +28,12 @@ pub use environment::ConfigError;
 /// Waiters per revision unless told otherwise: upstream's queue depth (which upstream cannot reach).
 pub const QUEUE_LIMIT: usize = 10_000;
 
+/// Waiters in all revisions together unless told otherwise.
+pub const QUEUE_LIMIT_TOTAL: usize = 100_000;
+/// Bytes that waiting requests hold, in all revisions together, unless told otherwise: less than half of the memory
+/// that upstream's Deployment gives an activator (600 MiB).
+pub const QUEUE_BYTES_TOTAL: usize = 256 << 20;
+
 /// How a request says which revision it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routing {
@@ -88,6 +94,10 @@ pub struct Config {
     pub queue_limit: usize,
     /// Idle HTTP/1 connections kept to all pods, over all threads.
     pub max_idle: usize,
+    /// Most requests that wait, for all revisions together.
+    pub queue_limit_total: usize,
+    /// Most bytes that requests which wait may hold, for all revisions together.
+    pub queue_bytes_total: usize,
     /// Idle HTTP/1 connections kept per pod and thread.
     pub max_idle_per_target: usize,
     /// How starting pods are asked whether they can serve.
@@ -145,6 +155,8 @@ impl Config {
             observer: Observer::default(),
             queue_limit: QUEUE_LIMIT,
             max_idle: 1000,
+            queue_limit_total: QUEUE_LIMIT_TOTAL,
+            queue_bytes_total: QUEUE_BYTES_TOTAL,
             max_idle_per_target: 100,
             rhythm: Rhythm::default(),
             mesh: settings::MeshCompatibility::Auto,

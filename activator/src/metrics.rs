@@ -199,6 +199,7 @@ mod tests {
             protocol: crate::revision::Protocol::Http1,
             limits: Limits::default(),
             trust_early_probe: true,
+            policy: None,
             service: "hello".into(),
             configuration: "hello".into(),
         };

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use api::activation::Policy;
 use api::labels::serving;
 use api::serving::Revision as RevisionObject;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,7 +18,7 @@ use proxy::deadline::Limits;
 
 use crate::metrics::{Metrics, RevisionMetrics};
 use crate::report::Load;
-use crate::throttle::Throttle;
+use crate::throttle::{Lines, Throttle};
 use crate::wake::Wake;
 
 /// Namespace and name of a revision. Cheap to clone.
@@ -64,6 +65,8 @@ pub struct Settings {
     /// Whether a pod may be used before Kubernetes calls it ready: not if only the kubelet can tell (exec readiness
     /// probe of the serving container, or any startup probe).
     pub trust_early_probe: bool,
+    /// How its requests are held and ordered; `None` = as upstream does.
+    pub policy: Option<Box<Policy>>,
     /// Service it belongs to; may be empty.
     pub service: String,
     /// Configuration it belongs to.
@@ -86,6 +89,9 @@ impl Settings {
                 idle: seconds(spec.idle_timeout_seconds).map(Duration::from_secs),
             },
             trust_early_probe: trust_early_probe(&spec.pod.containers),
+            policy: Some(api::activation::read(object.annotations()).0)
+                .filter(|policy| !policy.is_default())
+                .map(Box::new),
             service: label(serving::SERVICE, object.labels()),
             configuration: label(serving::CONFIGURATION, object.labels()),
         }
@@ -133,9 +139,10 @@ pub struct Revision {
 
 impl Revision {
     /// A revision without pods.
-    pub fn new(key: RevisionKey, settings: Settings, queue_limit: usize) -> Self {
+    pub fn new(key: RevisionKey, settings: Settings, lines: &Lines) -> Self {
+        let terms = lines.terms(settings.container_concurrency, settings.policy.as_deref());
         Self {
-            throttle: Throttle::new(settings.container_concurrency, queue_limit),
+            throttle: Throttle::new(terms, Arc::clone(&lines.budget)),
             load: Load::default(),
             wake: Wake::default(),
             metrics: OnceLock::new(),
@@ -261,17 +268,19 @@ impl Revisions {
     }
 
     /// Adds or corrects a revision.
-    pub fn apply(&self, key: &RevisionKey, settings: Settings, queue_limit: usize) -> Arc<Revision> {
+    pub fn apply(&self, key: &RevisionKey, settings: Settings, lines: &Lines) -> Arc<Revision> {
         let slot = self.slot(&key.namespace, &key.name);
         if let Some(known) = slot.get() {
             let same_limit = known.settings.load().container_concurrency == settings.container_concurrency;
             if same_limit {
+                // Annotations may change.
+                known.throttle.set_terms(lines.terms(settings.container_concurrency, settings.policy.as_deref()));
                 known.settings.store(Arc::new(settings));
                 return known;
             }
             // Deleted and made anew under the same name between two looks.
         }
-        let revision = Arc::new(Revision::new(slot.key.clone(), settings, queue_limit));
+        let revision = Arc::new(Revision::new(slot.key.clone(), settings, lines));
         if slot.current.swap(Some(Arc::clone(&revision))).is_none() {
             self.existing.fetch_add(1, Ordering::Relaxed);
         }
@@ -378,6 +387,36 @@ mod tests {
     }
 
     #[test]
+    fn annotations_make_a_policy_and_may_change() {
+        let key = RevisionKey::new("n", "r");
+        let of = |annotations: serde_json::Value| {
+            let object = json!({
+                "apiVersion": "serving.knative.dev/v1", "kind": "Revision",
+                "metadata": { "name": "r", "namespace": "n", "annotations": annotations },
+                "spec": { "containers": [{ "image": "i" }] },
+            });
+            Settings::of(&serde_json::from_value(object).unwrap())
+        };
+        assert_eq!(of(json!({ "autoscaling.knative.dev/min-scale": "1" })).policy, None);
+        assert_eq!(of(json!({ "activator.dormouse.dev/queue-length": "many" })).policy, None);
+        let one = of(json!({ "activator.dormouse.dev/queue-length": "1" }));
+        assert_eq!(one.policy.as_ref().and_then(|policy| policy.queue_length), Some(1));
+
+        let lines = Lines::each(2);
+        let revisions = Revisions::default();
+        let revision = revisions.apply(&key, one, &lines);
+        let enter = || match revision.throttle.enter(&crate::throttle::ask::Ask::default()) {
+            crate::throttle::Admission::Waiting(wait, _) => Some(wait),
+            _ => None,
+        };
+        let first = enter();
+        assert!(first.is_some() && enter().is_none());
+        assert!(Arc::ptr_eq(&revisions.apply(&key, of(json!({})), &lines), &revision));
+        let second = enter();
+        assert!(second.is_some() && enter().is_none(), "the activator's own bound");
+    }
+
+    #[test]
     fn only_the_kubelet_knows_exec_and_startup_probes() {
         let exec = json!({ "exec": { "command": ["true"] } });
         let trust = |containers: serde_json::Value| settings(&containers, &json!({})).trust_early_probe;
@@ -400,12 +439,12 @@ mod tests {
         // Named before it exists: the route's slot is filled when it comes.
         let slot = all.name("ns", "one");
         assert!(slot.get().is_none() && all.get(&one).is_none() && all.is_empty());
-        let revision = all.apply(&one, known.clone(), 10);
+        let revision = all.apply(&one, known.clone(), &Lines::each(10));
         assert!(Arc::ptr_eq(&slot.get().unwrap(), &revision));
         assert!(Arc::ptr_eq(&all.find("ns", "one").unwrap(), &revision));
         assert!(all.find("n", "sone").is_none() && all.find("one", "ns").is_none());
         // Existing before it is named; one namespace, one string.
-        let second = all.apply(&two, known.clone(), 10);
+        let second = all.apply(&two, known.clone(), &Lines::each(10));
         assert!(Arc::ptr_eq(&second.key.namespace, &revision.key.namespace));
         assert_eq!((all.len(), all.slots()), (2, 2));
         all.remove(&two);
@@ -413,7 +452,7 @@ mod tests {
         // Made anew under the same name: the same slot.
         all.remove(&one);
         assert!(slot.get().is_none());
-        let again = all.apply(&one, known, 10);
+        let again = all.apply(&one, known, &Lines::each(10));
         assert!(Arc::ptr_eq(&slot.get().unwrap(), &again) && !Arc::ptr_eq(&again, &revision));
         let other_route = all.name("ns", "one");
         all.unname(&other_route);

@@ -32,6 +32,8 @@ use crate::handler::{self, Client, Door};
 use crate::metrics::Metrics;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
+use crate::throttle::Lines;
+use crate::throttle::budget::Budget;
 use crate::world::{Rules, Synced, World};
 
 /// Load reports go out this often.
@@ -180,7 +182,10 @@ impl Activator {
                 Routing::Ingress { class } => class.clone(),
                 Routing::Identity { .. } => String::new(),
             },
-            queue_limit: self.config.queue_limit,
+            lines: Lines {
+                length: self.config.queue_limit,
+                budget: Budget::new(self.config.queue_limit_total, self.config.queue_bytes_total),
+            },
             rhythm: self.config.rhythm,
             mesh: self.config.mesh,
             passthrough: self.config.passthrough,

@@ -28,6 +28,7 @@ use crate::internal_tls::InternalTls;
 use crate::revision::{Protocol, Revision, RevisionKey, Settings};
 use crate::shared::Shared;
 use crate::table::{Names, Routes};
+use crate::throttle::Lines;
 use crate::throttle::subset::Share;
 use crate::throttle::target::Target;
 
@@ -57,8 +58,8 @@ impl Synced {
 pub struct Rules {
     /// Ingresses of this class are served.
     pub ingress_class: String,
-    /// Longest line per revision.
-    pub queue_limit: usize,
+    /// How long lines may get.
+    pub lines: Lines,
     /// How pods are probed.
     pub rhythm: Rhythm,
     /// How revisions behind a mesh are reached.
@@ -200,11 +201,15 @@ impl World {
         let key = key_of(object);
         let settings = Settings::of(object);
         let backends = self.rules.backends(settings.trust_early_probe);
-        let revision = self.shared.revisions.apply(&key, settings, self.rules.queue_limit);
+        let revision = self.shared.revisions.apply(&key, settings, &self.rules.lines);
         let tracked = self.tracked.entry(key.clone()).or_insert_with(|| Tracked::new(self.rules.backends(true)));
         let same = tracked.revision.as_ref().is_some_and(|known| Arc::ptr_eq(known, &revision));
         if same {
             return;
+        }
+        // Admission refuses these; an object that came around it is served as if they were not there.
+        for problem in api::activation::read(object.annotations()).1 {
+            tracing::warn!(revision = %key, "{problem}; the default is used");
         }
         // The Endpoints may have come first; now it is known which of their ports counts.
         tracked.stop_all();
@@ -387,7 +392,17 @@ impl World {
                 // Before anybody is let in, so that the phases keep their order.
                 revision.wake.ready(key, &self.shared.observer, Instant::now());
             }
-            revision.throttle.set_pods(&targets);
+            let told = revision.throttle.set_pods_of(&targets, tracked.backends.pending(), Instant::now());
+            if let Some(when) = told {
+                // A herd is let in bit by bit while pods are pending, but no longer than this.
+                let throttle = Arc::downgrade(&revision.throttle);
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep_until(when.into()).await;
+                    if let Some(throttle) = throttle.upgrade() {
+                        throttle.time(when);
+                    }
+                });
+            }
         }
         let rhythm = if now_by_cluster_ip { self.rules.rhythm.while_behind_mesh() } else { self.rules.rhythm };
         for address in orders.probe {

@@ -11,6 +11,8 @@
 //! | `KUBE_API_QPS`, `KUBE_API_BURST` | 0 | must be numbers; without effect, as the flags |
 //! | `PROFILING_PORT` | 8008 | |
 //! | `DORMOUSE_QUEUE_LIMIT` | 10000 | waiters per revision |
+//! | `DORMOUSE_QUEUE_LIMIT_TOTAL` | 100000 | waiters in all |
+//! | `DORMOUSE_QUEUE_BYTES_TOTAL` | 268435456 | bytes that waiting requests hold in all |
 //! | `DORMOUSE_SERVER_TIMING` | false | `Server-Timing` on answers |
 //! | `DORMOUSE_ROUTING` | identity | `gateway`: by Host, from the Ingresses of our class |
 //! | `DORMOUSE_DATA_THREADS` | 0 | threads for requests; 0 = one per core |
@@ -30,7 +32,7 @@ use std::time::Duration;
 
 use api::ports;
 
-use super::{Config, QUEUE_LIMIT, Routing, cluster_domain};
+use super::{Config, QUEUE_BYTES_TOTAL, QUEUE_LIMIT, QUEUE_LIMIT_TOTAL, Routing, cluster_domain};
 use crate::certificates::SecretName;
 use crate::endpoints::probe::Rhythm;
 use crate::live::Names;
@@ -149,6 +151,12 @@ impl Config {
             max_idle: idle(vars.parsed("MAX_IDLE_PROXY_CONNS", 1000, "want a whole number")?, usize::MAX),
             max_idle_per_target: idle(vars.parsed("MAX_IDLE_PROXY_CONNS_PER_HOST", 100, "want a whole number")?, 2),
             queue_limit: vars.parsed("DORMOUSE_QUEUE_LIMIT", QUEUE_LIMIT, "want a whole number")?,
+            queue_limit_total: vars.parsed("DORMOUSE_QUEUE_LIMIT_TOTAL", QUEUE_LIMIT_TOTAL, "want a whole number")?,
+            queue_bytes_total: vars.parsed(
+                "DORMOUSE_QUEUE_BYTES_TOTAL",
+                QUEUE_BYTES_TOTAL,
+                "want a number of bytes",
+            )?,
             rhythm: Rhythm {
                 timeout: vars.duration("PROBE_TIMEOUT", defaults.rhythm.timeout)?,
                 every: vars.duration("PROBE_FREQUENCY", defaults.rhythm.every)?,

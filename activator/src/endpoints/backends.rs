@@ -70,6 +70,11 @@ impl Backends {
         }
     }
 
+    /// Announced pods that cannot serve yet; none matter to a cluster IP.
+    pub fn pending(&self) -> usize {
+        if self.is_behind_mesh() { 0 } else { self.pods.pending() }
+    }
+
     /// Whether requests go to the cluster IP; pods are then asked more seldom.
     pub fn is_behind_mesh(&self) -> bool {
         self.mesh.in_use().is_some()

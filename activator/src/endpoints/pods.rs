@@ -193,6 +193,11 @@ impl Pods {
         self.pods.iter().filter(|(_, pod)| pod.state == State::Usable).map(|(address, _)| *address)
     }
 
+    /// Pods that cannot serve yet.
+    pub fn pending(&self) -> usize {
+        self.pods.values().filter(|pod| pod.state != State::Usable).count()
+    }
+
     fn next_state(&self, before: Option<Pod>, ready: bool) -> State {
         let Some(before) = before else { return self.first_state(ready) };
         match (before.ready, ready) {
@@ -250,8 +255,9 @@ mod tests {
     fn t39_each_pod_stands_alone() {
         let mut pods = Pods::new(AUTO);
         assert_eq!(pods.update(&seen(&[1], &[2])).probe, [address(1), address(2)]);
+        assert_eq!(pods.pending(), 2);
         pods.probed(address(2));
-        assert_eq!(usable(&pods), [address(2)]);
+        assert_eq!((usable(&pods), pods.pending()), (vec![address(2)], 1));
         pods.probed(address(1));
         assert_eq!(usable(&pods), [address(1), address(2)]);
     }

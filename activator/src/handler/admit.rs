@@ -11,6 +11,7 @@ use super::Door;
 use super::account::Account;
 use crate::feed::Event;
 use crate::revision::Revision;
+use crate::throttle::ask::Ask;
 use crate::throttle::{Admission, Permit, Wait};
 
 /// Pods tried for one request. Each failed one is out until it passes a probe, so this is not reached unless pods
@@ -23,11 +24,11 @@ pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Accou
     let mut repeated = false;
     for attempt in 1.. {
         let throttle = &account.revision().throttle;
-        let admission = if attempt == 1 { throttle.enter() } else { throttle.enter_again() };
+        let admission = if attempt == 1 { throttle.enter(&Ask::DEFAULT) } else { throttle.enter_again(&Ask::DEFAULT) };
         let permit = match admission {
             Admission::Admitted(permit) => permit,
             Admission::Waiting(wait, asleep) => Box::pin(in_line(door, account, wait, asleep)).await,
-            Admission::Full => return Err(queue_full()),
+            Admission::Full(_) => return Err(queue_full()),
         };
         let pod = account.admitted(permit).target();
         let endpoint = door.pool.endpoint_over(pod.connect(), pod.tls());

@@ -18,7 +18,7 @@ fn revisions(names: &[&str]) -> Revisions {
         let object = json!({ "apiVersion": "serving.knative.dev/v1", "kind": "Revision",
             "metadata": { "name": name, "namespace": "ns" }, "spec": { "containers": [{ "image": "i" }] } });
         let settings = Settings::of(&serde_json::from_value(object).unwrap());
-        revisions.apply(&RevisionKey::new("ns", name), settings, 10);
+        revisions.apply(&RevisionKey::new("ns", name), settings, &crate::throttle::Lines::each(10));
     }
     revisions
 }

@@ -11,10 +11,11 @@ fn revision(name: &str) -> Arc<Revision> {
         protocol: Protocol::Http1,
         limits: Limits::default(),
         trust_early_probe: true,
+        policy: None,
         service: String::new(),
         configuration: String::new(),
     };
-    Arc::new(Revision::new(RevisionKey::new("ns", name), settings, 10))
+    Arc::new(Revision::new(RevisionKey::new("ns", name), settings, &crate::throttle::Lines::each(10)))
 }
 
 struct Desk {

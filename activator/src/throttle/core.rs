@@ -1,27 +1,45 @@
 //! The accounting of one revision's slots and waiters: a state machine with no clock, no thread and no socket.
 //!
 //! Invariants, checked by property in `core_tests.rs`:
-//! 1. A pod never has more requests than its capacity, through any number of endpoint changes.
+//! 1. A pod never has more requests than its limit, through any number of endpoint changes; nor more than
+//!    [`gate::FIRST_BATCH`] new ones while the gate is closed.
 //! 2. While anybody waits, no candidate pod has a free slot. (So a newcomer can never overtake.)
-//! 3. Slots are granted in the order of arrival; a request that comes back (its pod refused it) goes to the front.
+//! 3. Slots are granted in the order of arrival, or as the revision's policy orders (`lanes.rs`); a request that comes
+//!    back (its pod refused it) goes to the front.
 //! 4. Every granted slot is given back exactly once: by its request, or by the waiter that left before it noticed.
+//! 5. The line keeps its bounds, its own and those of the process; a request that comes back is not refused.
+//! 6. A closed gate opens when no pod is pending or when its time is told; then nobody waits beside a pod.
 //!
-//! Entering, leaving and cancelling are O(1) but for the pick of a pod (a scan of one bit per pod). A pod that vanishes
-//! or flickers keeps its record while it has requests, so that coming back does not reset its slots.
+//! Entering, leaving and cancelling are O(1) but for the pick of a pod (`fleet.rs`); a change of pods is linear in their
+//! number and in that of the waiters it lets in.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::pick::{FreeSet, Policy};
-use super::queue::{Queue, Ticket};
-use super::subset;
+use super::ask::Ask;
+use super::budget::Budget;
+use super::fleet::{Fleet, PodIndex};
+use super::gate::{self, Gate, Seen};
+use super::queue::{Bounds, Full, Queue, Ticket};
+use super::subset::Share;
 use super::target::Target;
+
+/// What a revision grants and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Slots per pod; 0 = no limit. Fixed for the life of a revision.
+    pub limit: u32,
+    /// How long its line may get.
+    pub queue: Bounds,
+    /// Its waiters are served by class, by client or by session, as [`Ask`]s say; else in order of arrival.
+    pub ordered: bool,
+}
 
 /// Where a request runs. Must be given back with [`Core::leave`].
 #[derive(Debug)]
 pub struct Slot {
-    pod: usize,
+    pod: PodIndex,
     /// The pod's address.
     pub target: Arc<Target>,
 }
@@ -34,7 +52,7 @@ pub enum Enter {
     /// A place in the queue.
     Waiting(Ticket),
     /// Nothing: the queue is full.
-    Full,
+    Full(Full),
 }
 
 /// What a waiter finds when it looks.
@@ -46,80 +64,50 @@ pub enum Turn {
     Waiting,
 }
 
-#[derive(Debug)]
-struct Pod {
-    target: Arc<Target>,
-    in_flight: u32,
-    /// Requests at once; of no meaning without a limit.
-    capacity: u32,
-    /// Its place among the candidates; `None`: gets no new requests.
-    rank: Option<usize>,
-}
-
 /// The slots and waiters of one revision. `W` is how a waiter is woken.
 #[derive(Debug)]
 pub struct Core<W> {
-    /// Slots per pod; 0 = no limit.
     limit: u32,
-    policy: Policy,
-    queue: Queue<W, usize>,
-    /// Records of pods by index; a hole is free for reuse.
-    pods: Vec<Option<Pod>>,
-    holes: Vec<usize>,
-    by_address: HashMap<SocketAddr, usize>,
-    /// Pods that can serve, sorted by the text of their address.
-    usable: Vec<usize>,
-    /// The part of them that is this activator's share, in the same order.
-    candidates: Vec<usize>,
-    /// Candidates with a free slot, by place in `candidates`. Unused without a limit.
-    free: FreeSet,
-    share: subset::Share,
-    in_flight: usize,
+    fleet: Fleet,
+    queue: Queue<W, PodIndex>,
+    gate: Gate,
 }
 
 impl<W> Core<W> {
-    /// A revision with no pods. `limit` 0 means unlimited; at most `queue_limit` requests wait.
-    pub fn new(limit: u32, queue_limit: usize) -> Self {
+    /// A revision with no pods. `seed` decides the draws of unlimited revisions.
+    pub fn new(terms: Terms, share: Share, budget: Arc<Budget>, seed: u64) -> Self {
         Self {
-            limit,
-            policy: Policy::for_limit(limit),
-            queue: Queue::new(queue_limit),
-            pods: Vec::new(),
-            holes: Vec::new(),
-            by_address: HashMap::new(),
-            usable: Vec::new(),
-            candidates: Vec::new(),
-            free: FreeSet::default(),
-            share: subset::Share::default(),
-            in_flight: 0,
+            limit: terms.limit,
+            fleet: Fleet::new(terms.limit, share, seed),
+            queue: Queue::new(terms.queue, terms.ordered, budget),
+            gate: Gate::default(),
         }
     }
 
     /// A request arrives.
-    pub fn enter(&mut self) -> Enter {
+    pub fn enter(&mut self, ask: &Ask) -> Enter {
         if self.queue.is_empty()
-            && let Some(slot) = self.take()
+            && let Some(slot) = self.take(ask)
         {
             return Enter::Admitted(slot);
         }
-        self.queue.push_back().map_or(Enter::Full, Enter::Waiting)
+        self.queue.push_back(ask).map_or_else(Enter::Full, Enter::Waiting)
     }
 
     /// A request whose pod turned out not to be there comes back, before all others. It was let in once, so it is not
     /// refused now; there are never more of these than there were slots.
-    pub fn enter_again(&mut self) -> Enter {
-        match self.take() {
+    pub fn enter_again(&mut self, ask: &Ask) -> Enter {
+        match self.take(ask) {
             Some(slot) => Enter::Admitted(slot),
-            None => Enter::Waiting(self.queue.push_front()),
+            None => Enter::Waiting(self.queue.push_front(ask)),
         }
     }
 
     /// A waiter looks whether it is its turn.
     pub fn poll(&mut self, ticket: Ticket, waker: impl FnOnce() -> W) -> Turn {
-        let granted = self.queue.take_granted(ticket);
         // A granted slot pins its pod's record, so one is found whenever there is a grant.
-        if let Some((pod, record)) = granted.and_then(|pod| Some((pod, self.pods.get(pod)?.as_ref()?))) {
-            return Turn::Admitted(Slot { pod, target: Arc::clone(&record.target) });
+        if let Some(slot) = self.queue.take_granted(ticket).and_then(|pod| self.slot(pod)) {
+            return Turn::Admitted(slot);
         }
         self.queue.set_waker(ticket, waker());
         Turn::Waiting
@@ -139,43 +127,62 @@ impl<W> Core<W> {
         self.give_back(slot.pod, wake);
     }
 
-    /// Sets which pods can serve. Pods that are not among them get no new requests; those they have go on.
-    pub fn set_pods(&mut self, targets: &[Arc<Target>], wake: &mut Vec<W>) {
-        self.usable.clear();
-        let mut sorted: Vec<&Arc<Target>> = targets.iter().collect();
-        // By text, as upstream: activators of both kinds must cut the same list the same way.
-        sorted.sort_by(|a, b| a.text().cmp(b.text()));
-        sorted.dedup_by_key(|target| target.address);
-        for target in sorted {
-            let index = self.record(target);
-            self.usable.push(index);
+    /// Sets which pods can serve, in the order of [`super::target::in_order`]; `pending` more are announced and cannot
+    /// yet. Pods that are not among them get no new requests; those they have go on. Returns when [`Core::time`] must
+    /// be told, if the gate has closed.
+    #[must_use = "waiters may depend on being told the time"]
+    pub fn set_pods(
+        &mut self,
+        sorted: &[Arc<Target>],
+        pending: usize,
+        now: Instant,
+        wake: &mut Vec<W>,
+    ) -> Option<Instant> {
+        let was_asleep = self.fleet.usable() == 0;
+        self.fleet.set_pods(sorted);
+        let mut told = None;
+        if self.limit == 0 {
+            let seen = Seen { was_asleep, usable: sorted.len(), pending, waiting: self.queue.waiting() };
+            told = self.gate.pods(seen, now);
+            self.obey_gate();
         }
-        self.assign(wake);
+        self.grant(wake);
+        told
+    }
+
+    /// It is now: a closed gate may open.
+    pub fn time(&mut self, now: Instant, wake: &mut Vec<W>) {
+        if self.gate.time(now) {
+            self.obey_gate();
+            self.grant(wake);
+        }
     }
 
     /// Sets which part of the pods is this activator's.
-    pub fn set_share(&mut self, share: subset::Share, wake: &mut Vec<W>) {
-        if share != self.share {
-            self.share = share;
-            self.assign(wake);
+    pub fn set_share(&mut self, share: Share, wake: &mut Vec<W>) {
+        if self.fleet.set_share(share) {
+            self.grant(wake);
         }
+    }
+
+    /// Changes bounds and order of the line. The limit stays what it was.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.queue.set_rules(terms.queue, terms.ordered);
     }
 
     /// Takes one pod out at once, because it did not answer. Returns whether it was in.
     pub fn set_aside(&mut self, address: SocketAddr, wake: &mut Vec<W>) -> bool {
-        let Some(&index) = self.by_address.get(&address) else { return false };
-        let before = self.usable.len();
-        self.usable.retain(|usable| *usable != index);
-        let was_in = self.usable.len() != before;
+        let was_in = self.fleet.set_aside(address);
         if was_in {
-            self.assign(wake);
+            // Another pod may have come into our share for it.
+            self.grant(wake);
         }
         was_in
     }
 
     /// Requests that have a slot.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.fleet.in_flight()
     }
 
     /// Requests that wait.
@@ -185,125 +192,53 @@ impl<W> Core<W> {
 
     /// Pods that get new requests.
     pub fn candidates(&self) -> impl Iterator<Item = &Arc<Target>> {
-        self.candidates.iter().filter_map(|index| self.pods.get(*index)?.as_ref()).map(|pod| &pod.target)
+        self.fleet.candidates()
     }
 
     /// Whether no pod can serve.
     pub fn is_asleep(&self) -> bool {
-        self.candidates.is_empty()
+        self.fleet.is_asleep()
+    }
+
+    /// Whether there is nothing here that must be kept: no pod, no request.
+    pub fn is_idle(&self) -> bool {
+        self.fleet.is_empty() && self.queue.is_unused()
     }
 
     /// The requests each known pod has.
     pub fn loads(&self) -> impl Iterator<Item = (SocketAddr, u32)> {
-        self.pods.iter().flatten().map(|pod| (pod.target.address, pod.in_flight))
+        self.fleet.loads()
     }
 
-    /// Makes `candidates` and `free` from `usable`, forgets pods nobody needs, and lets waiters in.
-    fn assign(&mut self, wake: &mut Vec<W>) {
-        for pod in self.pods.iter_mut().flatten() {
-            pod.rank = None;
-        }
-        self.candidates.clear();
-        if self.limit == 0 {
-            self.candidates.extend_from_slice(&self.usable);
-        } else {
-            let mine = subset::assign(self.usable.len(), self.share);
-            self.candidates.extend(mine.filter_map(|place| self.usable.get(place)));
-        }
-        self.free.reset(self.candidates.len());
-        for (rank, index) in self.candidates.iter().enumerate() {
-            if let Some(Some(pod)) = self.pods.get_mut(*index) {
-                pod.rank = Some(rank);
-                pod.capacity = subset::capacity(self.limit, pod.target.pods(), self.share.activators);
-                if pod.in_flight < pod.capacity {
-                    self.free.insert(rank);
-                }
-            }
-        }
-        self.policy.resized(self.candidates.len());
-        for index in 0..self.pods.len() {
-            self.forget_if_unneeded(index);
-        }
-        self.grant(wake);
+    /// Whether a herd is being let in bit by bit.
+    pub fn is_gated(&self) -> bool {
+        self.gate.is_closed()
     }
 
-    fn record(&mut self, target: &Arc<Target>) -> usize {
-        if let Some(index) = self.by_address.get(&target.address) {
-            if let Some(Some(pod)) = self.pods.get_mut(*index)
-                && pod.target != *target
-            {
-                pod.target = Arc::clone(target);
-            }
-            return *index;
-        }
-        let pod = Some(Pod { target: Arc::clone(target), in_flight: 0, capacity: self.limit, rank: None });
-        let index = if let Some(hole) = self.holes.pop() {
-            self.pods[hole] = pod;
-            hole
-        } else {
-            self.pods.push(pod);
-            self.pods.len() - 1
-        };
-        self.by_address.insert(target.address, index);
-        index
+    fn obey_gate(&mut self) {
+        self.fleet.set_cap(self.gate.is_closed().then_some(gate::FIRST_BATCH));
     }
 
-    fn forget_if_unneeded(&mut self, index: usize) {
-        let Some(Some(pod)) = self.pods.get(index) else { return };
-        // A usable pod outside our share keeps its record too: `usable` points to it.
-        if pod.in_flight == 0 && pod.rank.is_none() && !self.usable.contains(&index) {
-            self.by_address.remove(&pod.target.address);
-            self.pods[index] = None;
-            self.holes.push(index);
-        }
+    fn take(&mut self, ask: &Ask) -> Option<Slot> {
+        let pod = self.fleet.take(ask.affinity)?;
+        self.slot(pod)
     }
 
-    fn take(&mut self) -> Option<Slot> {
-        let index = self.take_index()?;
-        let pod = self.pods.get(index)?.as_ref()?;
-        Some(Slot { pod: index, target: Arc::clone(&pod.target) })
+    fn slot(&self, pod: PodIndex) -> Option<Slot> {
+        Some(Slot { pod, target: self.fleet.target(pod)? })
     }
 
-    /// Picks a pod with a free slot and takes the slot.
-    fn take_index(&mut self) -> Option<usize> {
-        let rank = if self.limit == 0 {
-            let (pods, candidates) = (&self.pods, &self.candidates);
-            super::pick::least_loaded_of_two(candidates.len(), fastrand::usize, |rank| {
-                candidates.get(rank).and_then(|index| pods.get(*index)?.as_ref()).map_or(u32::MAX, |pod| pod.in_flight)
-            })?
-        } else {
-            self.policy.pick(&self.free)?
-        };
-        let index = *self.candidates.get(rank)?;
-        let pod = self.pods.get_mut(index)?.as_mut()?;
-        pod.in_flight += 1;
-        self.in_flight += 1;
-        if pod.in_flight == pod.capacity {
-            self.free.remove(rank);
-        }
-        Some(index)
-    }
-
-    fn give_back(&mut self, index: usize, wake: &mut Vec<W>) {
-        let Some(Some(pod)) = self.pods.get_mut(index) else { return };
-        debug_assert!(pod.in_flight > 0, "a slot was given back twice");
-        pod.in_flight = pod.in_flight.saturating_sub(1);
-        self.in_flight = self.in_flight.saturating_sub(1);
-        match pod.rank {
-            Some(rank) if pod.in_flight < pod.capacity => {
-                self.free.insert(rank);
-                self.grant(wake);
-            }
-            None if pod.in_flight == 0 => self.forget_if_unneeded(index),
-            Some(_) | None => {}
+    fn give_back(&mut self, pod: PodIndex, wake: &mut Vec<W>) {
+        if self.fleet.give_back(pod) {
+            self.grant(wake);
         }
     }
 
     /// Lets waiters in while there are slots: this is what keeps invariant 2.
     fn grant(&mut self, wake: &mut Vec<W>) {
-        while !self.queue.is_empty() {
-            let Some(pod) = self.take_index() else { return };
-            if let Some(waker) = self.queue.grant_front(pod) {
+        while let Some((entry, affinity)) = self.queue.next() {
+            let Some(pod) = self.fleet.take(affinity) else { return };
+            if let Some(waker) = self.queue.grant(entry, pod) {
                 wake.push(waker);
             }
         }
@@ -311,5 +246,6 @@ impl<W> Core<W> {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 #[path = "core_tests.rs"]
 mod tests;

@@ -1,5 +1,8 @@
 //! Which pod gets the next request, as upstream does it: without a limit the less loaded of two at random; small limits
-//! fill pods in order, so that the others can be scaled away; larger ones go round.
+//! fill pods in order, so that the others can be scaled away; larger ones go round. And, if a session asks for it, always
+//! the same pod.
+
+use std::num::NonZeroU64;
 
 /// The set of pods with a free slot, by rank: one bit each.
 #[derive(Debug, Default, Clone)]
@@ -46,7 +49,7 @@ impl FreeSet {
 
 /// How pods with a limit are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
+pub enum Balance {
     /// The first with a free slot.
     FirstAvailable,
     /// The next one after the last pick.
@@ -56,7 +59,7 @@ pub enum Policy {
     },
 }
 
-impl Policy {
+impl Balance {
     /// Upstream's choice: packing up to 3.
     pub fn for_limit(limit: u32) -> Self {
         if limit <= 3 { Self::FirstAvailable } else { Self::RoundRobin { cursor: 0 } }
@@ -87,7 +90,7 @@ impl Policy {
 /// The less loaded of two ranks drawn at random; equal load is decided by the draw. `random(0..n)` is uniform.
 pub fn least_loaded_of_two(
     len: usize,
-    random: impl Fn(std::ops::Range<usize>) -> usize,
+    mut random: impl FnMut(std::ops::Range<usize>) -> usize,
     load: impl Fn(usize) -> u32,
 ) -> Option<usize> {
     match len {
@@ -101,6 +104,17 @@ pub fn least_loaded_of_two(
             Some(if load(second) < load(first) { second } else { first })
         }
     }
+}
+
+/// How much a session likes a pod; it gets the one it likes most (rendezvous hashing: Thaler and Ravishankar, "Using
+/// name-based mappings to increase hit rates", 1998). When a pod comes or goes only the sessions that get it or had it
+/// move, nothing is stored or rebuilt, and every activator comes to the same result.
+pub fn liking(session: NonZeroU64, pod: u64) -> u64 {
+    // The finalizer of SplitMix64: each bit of the input changes half of the output's.
+    let mut mixed = session.get() ^ pod;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
@@ -141,24 +155,57 @@ mod tests {
 
     #[test]
     fn t34_first_available_packs() {
-        let mut policy = Policy::for_limit(1);
+        let mut balance = Balance::for_limit(1);
         let mut set = free(2, &[0, 1]);
-        assert_eq!(policy.pick(&set), Some(0));
+        assert_eq!(balance.pick(&set), Some(0));
         set.remove(0);
-        assert_eq!(policy.pick(&set), Some(1));
+        assert_eq!(balance.pick(&set), Some(1));
         set.remove(1);
-        assert_eq!(policy.pick(&set), None);
+        assert_eq!(balance.pick(&set), None);
     }
 
     #[test]
     fn t35_round_robin_goes_on_where_it_was() {
-        let mut policy = Policy::for_limit(4);
+        let mut balance = Balance::for_limit(4);
         let all = free(3, &[0, 1, 2]);
-        let picks: Vec<_> = (0..4).map(|_| policy.pick(&all)).collect();
+        let picks: Vec<_> = (0..4).map(|_| balance.pick(&all)).collect();
         assert_eq!(picks, [Some(0), Some(1), Some(2), Some(0)]);
-        policy.resized(1);
-        assert_eq!(policy.pick(&free(1, &[0])), Some(0));
-        assert_eq!(policy.pick(&free(1, &[])), None);
+        balance.resized(1);
+        assert_eq!(balance.pick(&free(1, &[0])), Some(0));
+        assert_eq!(balance.pick(&free(1, &[])), None);
+    }
+
+    #[test]
+    fn t36_round_robin_serves_each_pod_once_a_round() {
+        let mut balance = Balance::for_limit(4);
+        let all = free(3, &[0, 1, 2]);
+        let mut picks: Vec<_> = (0..2).map(|_| balance.pick(&all)).collect();
+        balance.resized(1);
+        picks.push(balance.pick(&free(1, &[0])));
+        picks.extend((0..2).map(|_| balance.pick(&all)));
+        picks.push(balance.pick(&free(3, &[2])));
+        assert_eq!(picks, [0, 1, 0, 1, 2, 2].map(Some));
+    }
+
+    fn favourite(session: u64, pods: &[u64]) -> u64 {
+        let session = NonZeroU64::new(session).unwrap();
+        pods.iter().copied().max_by_key(|pod| liking(session, *pod)).unwrap()
+    }
+
+    #[test]
+    fn sessions_spread_evenly_and_move_only_with_their_pod() {
+        let pods: Vec<u64> = (0..10_u8).map(|n| api::hash::fnv1a(&[10, 0, 0, n])).collect();
+        let sessions: Vec<u64> = (0..10_000_u32).map(|n| api::hash::fnv1a(&n.to_le_bytes()).max(1)).collect();
+        let before: Vec<u64> = sessions.iter().map(|session| favourite(*session, &pods)).collect();
+        for pod in &pods {
+            let share = before.iter().filter(|favourite| *favourite == pod).count();
+            assert!((800..1200).contains(&share), "{share} of 10,000 sessions on one of 10 pods");
+        }
+        let fewer = &pods[1..];
+        for (session, before) in sessions.iter().zip(before) {
+            let after = favourite(*session, fewer);
+            assert!(after == before || before == pods[0], "moved although its pod stayed");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where requests are sent, as the request path sees it: the address, its text, and how to connect.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use proxy::tls::client::Secure;
@@ -10,6 +11,8 @@ use proxy::tls::client::Secure;
 pub struct Target {
     /// As Kubernetes names it: what targets are told apart by.
     pub address: SocketAddr,
+    /// Of the address's text: what sessions choose by.
+    pub hash: u64,
     text: HeaderValue,
     host: HeaderValue,
     passed_through: bool,
@@ -22,7 +25,8 @@ impl Target {
     /// The pod at an address.
     pub fn new(address: SocketAddr) -> Self {
         let text = text(address);
-        Self { address, host: text.clone(), text, passed_through: false, connect: address, tls: None, pods: None }
+        let hash = api::hash::fnv1a(text.as_bytes());
+        Self { address, hash, host: text.clone(), text, passed_through: false, connect: address, tls: None, pods: None }
     }
 
     /// It stands for so many pods: requests are spread over them behind it.
@@ -108,4 +112,13 @@ mod tests {
             assert!(target.host() == name && target.is_passed_through() && target.connect().port() == 8112);
         }
     }
+}
+
+/// Pods in the order in which shares of them are cut, each once: by text, as upstream, so that activators of both kinds
+/// cut the same list the same way.
+pub fn in_order(targets: &[Arc<Target>]) -> Vec<Arc<Target>> {
+    let mut sorted = targets.to_vec();
+    sorted.sort_by(|a, b| a.text().cmp(b.text()));
+    sorted.dedup_by_key(|target| target.address);
+    sorted
 }
