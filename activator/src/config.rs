@@ -23,6 +23,7 @@ use crate::certificates::SecretName;
 use crate::endpoints::probe::Rhythm;
 use crate::internal_tls::InternalTls;
 use crate::live::{LiveSettings, Names};
+use crate::observe::Observing;
 pub use environment::ConfigError;
 
 /// Waiters per revision unless told otherwise: upstream's queue depth (which upstream cannot reach).
@@ -56,7 +57,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Further addresses with the same service (the h2c port of a drop-in).
     pub also_listen: Vec<SocketAddr>,
-    /// Where profiles may be asked for, if anywhere.
+    /// Where profiles may be asked for, if anywhere; given only while they are switched on.
     pub profiling_listen: Option<SocketAddr>,
     /// Where requests from inside the cluster come in: to cluster-local hosts too, which are served nowhere else.
     pub local_listen: Option<SocketAddr>,
@@ -66,8 +67,10 @@ pub struct Config {
     pub tls: tls::Options,
     /// The Secret with the certificate for hosts that have none of their own; without it they are refused.
     pub default_certificate: Option<SecretName>,
-    /// Where `GET /metrics` is answered, if anywhere.
-    pub metrics_listen: Option<SocketAddr>,
+    /// What of the telemetry is on from the start: metrics and traces.
+    pub observing: Observing,
+    /// The process's log, if it is ours to shape.
+    pub log: Option<telemetry::logging::Log>,
     /// See [`Routing`].
     pub routing: Routing,
     /// Where ConfigMaps and Secrets live.
@@ -92,12 +95,12 @@ pub struct Config {
     pub observer: Observer,
     /// Most requests that wait for one revision; more are told 503.
     pub queue_limit: usize,
+    /// Idle HTTP/1 connections kept to all pods, over all threads.
+    pub max_idle: usize,
     /// Most requests that wait, for all revisions together.
     pub queue_limit_total: usize,
     /// Most bytes that requests which wait may hold, for all revisions together.
     pub queue_bytes_total: usize,
-    /// Idle HTTP/1 connections kept to all pods, over all threads.
-    pub max_idle: usize,
     /// Idle HTTP/1 connections kept per pod and thread.
     pub max_idle_per_target: usize,
     /// How starting pods are asked whether they can serve.
@@ -140,7 +143,8 @@ impl Config {
             // Browsers and libraries that know no 1.3 are still about.
             tls: tls::Options { min_version: "1.2".to_owned(), ..tls::Options::default() },
             default_certificate: None,
-            metrics_listen: None,
+            observing: Observing::default(),
+            log: None,
             routing: Routing::Ingress { class: DORMOUSE_INGRESS_CLASS.to_owned() },
             system_namespace: SYSTEM_NAMESPACE.to_owned(),
             config_maps: Names::default(),
@@ -154,9 +158,9 @@ impl Config {
             threads: 0,
             observer: Observer::default(),
             queue_limit: QUEUE_LIMIT,
+            max_idle: 1000,
             queue_limit_total: QUEUE_LIMIT_TOTAL,
             queue_bytes_total: QUEUE_BYTES_TOTAL,
-            max_idle: 1000,
             max_idle_per_target: 100,
             rhythm: Rhythm::default(),
             mesh: settings::MeshCompatibility::Auto,

@@ -11,12 +11,12 @@
 //! 5. [`throttle`]: exact slots per pod, first come first served.
 //! 6. [`report`]: requests in flight, told to the autoscaler; the first one at once.
 //! 7. [`endpoints`]: pods come and go; each is asked by itself whether it can serve.
-//! 8. [`wake`]: the phases of a wake-up as seen from here; [`metrics`].
+//! 8. [`wake`]: the phases of a wake-up as seen from here; [`metrics`], [`traces`]; the crate `telemetry` has the rest.
 //!
 //! Off the request path: [`watch`] (API server) → [`feed`] → [`world`] (the single writer of all of the above).
 //! [`certificates`] are those of the gateway's TLS, [`internal_tls`] those between the cluster's own parts; [`shared`] is
-//! what threads have in common; [`config`] what they are told at the start, [`live`] what may change later;
-//! [`standalone`] is the process of its own.
+//! what threads have in common; [`config`] what they are told at the start, [`live`] what may change later; [`observe`]
+//! what of the telemetry is on, and [`side_ports`] shows it; [`standalone`] is the process of its own.
 
 pub mod certificates;
 pub mod config;
@@ -27,13 +27,16 @@ pub mod handler;
 pub mod internal_tls;
 pub mod live;
 pub mod metrics;
+pub mod observe;
 pub mod report;
 pub mod revision;
 pub mod server;
 pub mod shared;
+pub mod side_ports;
 pub mod standalone;
 pub mod table;
 pub mod throttle;
+pub mod traces;
 pub mod wake;
 pub mod watch;
 pub mod world;

@@ -134,7 +134,7 @@ pub struct Revision {
     /// Its wake-up, if one is under way.
     pub wake: Wake,
     /// Made with the first request: 100k idle revisions must cost next to nothing.
-    metrics: OnceLock<RevisionMetrics>,
+    metrics: OnceLock<Arc<RevisionMetrics>>,
 }
 
 impl Revision {
@@ -158,7 +158,7 @@ impl Revision {
 
     /// Its metric handles, if it ever had a request.
     pub fn metrics_if_any(&self) -> Option<&RevisionMetrics> {
-        self.metrics.get()
+        self.metrics.get().map(|metrics| &**metrics)
     }
 }
 
@@ -294,6 +294,15 @@ impl Revisions {
             self.existing.fetch_sub(1, Ordering::Relaxed);
         }
         self.forget_if_unused(&slot);
+    }
+
+    /// The one string of a namespace; a new one while it has no revision.
+    pub fn namespace(&self, namespace: &str) -> Arc<str> {
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        match namespaces.get_key_value(namespace) {
+            Some((known, _)) => Arc::clone(known),
+            None => namespace.into(),
+        }
     }
 
     /// How many revisions exist.

@@ -13,13 +13,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
 use hyper::service::service_fn;
+use proxy::certificates::{Certificate, CertificateError};
 use proxy::deadline::Timers;
 use proxy::drain::Drain;
 use proxy::tls::{Tls, TlsError};
-use proxy::{Body, Pool, PoolConfig, ServerConfig};
+use proxy::{Pool, PoolConfig, ServerConfig};
 use socket2::{Domain, Socket, Type};
+use telemetry::otlp::Sending;
+use telemetry::otlp::outbox::Outbox;
+use telemetry::traces::Traces;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,11 +32,16 @@ use crate::config::{Config, Routing};
 use crate::entrance::Entrance;
 use crate::feed::{Event, Feed};
 use crate::handler::{self, Client, Door};
-use crate::metrics::Metrics;
+use crate::live::LiveSettings;
+use crate::metrics::cells::Shard;
+use crate::metrics::{self, Metrics};
+use crate::observe::Switches;
 use crate::report::{Reporter, socket};
 use crate::shared::Shared;
+use crate::side_ports;
 use crate::throttle::Lines;
 use crate::throttle::budget::Budget;
+use crate::traces;
 use crate::world::{Rules, Synced, World};
 
 /// Load reports go out this often.
@@ -59,6 +67,9 @@ pub enum Error {
     /// The metrics contradict each other.
     #[error("cannot declare metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The certificate of the metrics page cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -78,11 +89,12 @@ pub struct Activator {
     https_local: Option<SocketAddr>,
     internal_local: Option<SocketAddr>,
     metrics_local: Option<SocketAddr>,
+    profiles_local: Option<SocketAddr>,
     /// Per data thread its listeners.
     listeners: Vec<Vec<Listener>>,
     /// Of the https listener, if there is one.
     tls: Option<Tls>,
-    metrics_listener: Option<StdListener>,
+    side: Side,
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<Event>,
     frames: mpsc::UnboundedReceiver<Bytes>,
@@ -110,13 +122,27 @@ impl Activator {
         let internal = config.internal_tls.is_some().then_some(config.internal_tls_listen);
         let internal_local = internal.map(|address| open(address, Entrance::Internal)).transpose()?;
         let bind_one = |address| listen(address, false).map_err(|source| Error::Bind { address, source });
-        let metrics_listener = config.metrics_listen.map(bind_one).transpose()?;
-        let metrics_local = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let page = config.observing.page.as_ref();
+        let side = Side {
+            metrics: page.map(|page| bind_one(page.listen)).transpose()?,
+            certificate: page.and_then(|page| page.tls.as_ref()).map(Certificate::load).transpose()?,
+            profiles: config.profiling_listen.map(bind_one).transpose()?,
+        };
+        let at = |listener: &Option<StdListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let (metrics_local, profiles_local) = (at(&side.metrics), at(&side.profiles));
         let (feed, events) = Feed::new();
         let (reporter, frames) = Reporter::new(&config.pod_name);
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::new(metrics::Wanted {
+            threads,
+            requests: side.metrics.is_some() || config.observing.telemetry.metrics.is_some(),
+            old_names: config.observing.old_metric_names,
+            pod: config.pod_name.clone(),
+        })?);
+        let switches = Switches::new(config.log.clone());
+        switches.apply(&config.live.borrow(), None);
         let certificates = Certificates::new(config.default_certificate.clone());
-        let shared = Arc::new(Shared::new(reporter, metrics, config.observer.clone(), feed, certificates));
+        let shared = Shared::new(reporter, metrics, config.observer.clone(), switches, feed, certificates);
+        let shared = Arc::new(shared);
         let tls = match https_local {
             Some(_) => Some(Tls::by_name(&config.tls, Arc::new(ByHost(Arc::clone(&shared))))?),
             None => None,
@@ -128,9 +154,10 @@ impl Activator {
             https_local,
             internal_local,
             metrics_local,
+            profiles_local,
             listeners,
             tls,
-            metrics_listener,
+            side,
             shared,
             events,
             frames,
@@ -160,6 +187,11 @@ impl Activator {
     /// Where metrics are, if anywhere.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics_local
+    }
+
+    /// Where profiles are, if anywhere.
+    pub fn profiles_addr(&self) -> Option<SocketAddr> {
+        self.profiles_local
     }
 
     /// The way to feed it by hand; watches use the same.
@@ -194,11 +226,14 @@ impl Activator {
             own_ip: self.config.pod_ip.clone(),
         };
         let (world, synced) = World::new(rules, Arc::clone(&self.shared), self.shared.feed.clone());
+        let traces = self.config.observing.telemetry.traces.as_ref();
+        let outbox = traces.map(|traces| Arc::new(Outbox::new(traces.batch)));
         let control = Control {
             world,
             events: self.events,
             frames: self.frames,
-            metrics_listener: self.metrics_listener,
+            side: self.side,
+            outbox: outbox.clone(),
             config: self.config.clone(),
             shared: Arc::clone(&self.shared),
         };
@@ -208,6 +243,8 @@ impl Activator {
         let threads = self.listeners.len();
         for (n, listeners) in self.listeners.into_iter().enumerate() {
             let thread = DataThread {
+                shard: Shard(n),
+                outbox: outbox.clone(),
                 listeners,
                 tls: self.tls.clone(),
                 threads,
@@ -295,7 +332,17 @@ fn listen_all(address: SocketAddr, entrance: Entrance, threads: &mut [Vec<Listen
     Ok(bound)
 }
 
+/// The sockets beside the requests'.
+struct Side {
+    metrics: Option<StdListener>,
+    certificate: Option<Certificate>,
+    profiles: Option<StdListener>,
+}
+
 struct DataThread {
+    shard: Shard,
+    /// Where traced requests are handed in.
+    outbox: Option<Arc<Outbox>>,
     listeners: Vec<Listener>,
     tls: Option<Tls>,
     threads: usize,
@@ -308,7 +355,7 @@ struct DataThread {
 
 impl DataThread {
     fn run(self) -> io::Result<()> {
-        let Self { listeners, tls, threads, config, shared, drain, cut, mut synced } = self;
+        let Self { shard, outbox, listeners, tls, threads, config, shared, drain, cut, mut synced } = self;
         proxy::runtime::block_on(async move {
             let listeners =
                 listeners.into_iter().map(|(listener, entrance)| Ok((TcpListener::from_std(listener)?, entrance)));
@@ -330,8 +377,11 @@ impl DataThread {
                 }
             }
             tokio::task::spawn_local(forget_gone(pool.clone(), shared.gone.subscribe()));
+            let wanted = config.observing.telemetry.traces.as_ref();
             let door = Rc::new(Door {
                 shared: Arc::clone(&shared),
+                shard,
+                traces: wanted.zip(outbox).map(|(traces, outbox)| Traces::new(&traces::HOP, traces.sampler, outbox)),
                 pool,
                 timers: Timers::default(),
                 drain: drain.clone(),
@@ -388,7 +438,8 @@ struct Control {
     world: World,
     events: mpsc::UnboundedReceiver<Event>,
     frames: mpsc::UnboundedReceiver<Bytes>,
-    metrics_listener: Option<StdListener>,
+    side: Side,
+    outbox: Option<Arc<Outbox>>,
     config: Config,
     shared: Arc<Shared>,
 }
@@ -396,8 +447,13 @@ struct Control {
 impl Control {
     fn run(self, end: CancellationToken) -> io::Result<()> {
         proxy::runtime::block_on(async move {
-            let Self { world, events, frames, metrics_listener, config, shared } = self;
-            let metrics_listener = metrics_listener.map(TcpListener::from_std).transpose()?;
+            let Self { world, events, frames, side, outbox, config, shared } = self;
+            let page = side.metrics.map(TcpListener::from_std).transpose()?;
+            let profiles = side.profiles.map(TcpListener::from_std).transpose()?;
+            let told = Arc::clone(&shared);
+            let sending = Sending::start(&config.observing.telemetry, outbox, &metrics::CATALOG, move || {
+                Some(told.metrics.families())
+            });
             let reporter = Arc::clone(&shared.reporter);
             let ticks = async {
                 let mut tick = tokio::time::interval(REPORT_EVERY);
@@ -424,37 +480,36 @@ impl Control {
                 Arc::clone(&shared.metrics),
             );
             let metrics = async {
-                if let Some(listener) = metrics_listener {
-                    serve_metrics(listener, Arc::clone(&shared.metrics)).await;
+                if let Some(listener) = page {
+                    side_ports::metrics(listener, side.certificate, Arc::clone(&shared)).await;
                 }
             };
-            let everything = async { tokio::join!(world.run(events), watches, secrets, ticks, link, metrics) };
+            let profiles = async {
+                if let Some(listener) = profiles {
+                    side_ports::profiles(listener, Arc::clone(&shared)).await;
+                }
+            };
+            let live = follow(config.live.clone(), &shared.switches);
+            let everything =
+                async { tokio::join!(world.run(events), watches, secrets, ticks, link, metrics, profiles, live) };
             tokio::select! {
                 _ = everything => {}
                 () = end.cancelled() => {}
             }
+            sending.end().await;
             Ok(())
         })?
     }
 }
 
-async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>) {
-    let make = |_peer| {
-        let metrics = Arc::clone(&metrics);
-        service_fn(move |request: Request<Body>| {
-            let answer = match (request.uri().path(), metrics.render()) {
-                ("/metrics", Ok(text)) => Response::new(Body::full(text)),
-                (path, rendered) => {
-                    let status =
-                        if path == "/metrics" { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::NOT_FOUND };
-                    let text = rendered.err().map(|error| error.to_string()).unwrap_or_default();
-                    let mut response = Response::new(Body::full(text));
-                    *response.status_mut() = status;
-                    response
-                }
-            };
-            std::future::ready(Ok::<_, std::convert::Infallible>(answer))
-        })
-    };
-    proxy::serve(listener, ServerConfig::default(), Drain::default(), make).await;
+/// Switches follow what is live, as long as somebody says it.
+async fn follow(mut live: watch::Receiver<LiveSettings>, switches: &Switches) {
+    let mut before = live.borrow_and_update().clone();
+    // Again, for what was said between the start and now.
+    switches.apply(&before, None);
+    while live.changed().await.is_ok() {
+        let now = live.borrow_and_update().clone();
+        switches.apply(&now, Some(&before));
+        before = now;
+    }
 }

@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use crate::certificates::Certificates;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
+use crate::observe::Switches;
 use crate::report::Reporter;
 use crate::revision::Revisions;
 use crate::table::Table;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where marks of wake-ups go.
     pub observer: Observer,
+    /// What of the telemetry is on.
+    pub switches: Switches,
     /// The way to the world.
     pub feed: Feed,
     /// Pods that are gone, for threads that keep connections to them.
@@ -46,6 +49,7 @@ impl Shared {
         reporter: Arc<Reporter>,
         metrics: Arc<Metrics>,
         observer: Observer,
+        switches: Switches,
         feed: Feed,
         certificates: Certificates,
     ) -> Self {
@@ -56,6 +60,7 @@ impl Shared {
             reporter,
             metrics,
             observer,
+            switches,
             feed,
             gone: broadcast::channel(GONE_KEPT).0,
             stopping: AtomicBool::new(false),

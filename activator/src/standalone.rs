@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
+use telemetry::logging::Log;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -25,6 +26,7 @@ use crate::config::flags::Flags;
 use crate::config::{Config, ConfigError};
 use crate::internal_tls::{InternalTls, SECRET};
 use crate::live::LiveSettings;
+use crate::observe::{self, ObserveError, Observing};
 use crate::server::Activator;
 use version::Version;
 
@@ -39,6 +41,8 @@ const NETWORK: &str = "config-network";
 enum StartError {
     #[error("{0}")]
     Environment(#[from] ConfigError),
+    #[error("{0}")]
+    Observe(#[from] ObserveError),
     #[error("{0}")]
     Version(#[from] version::VersionError),
     #[error("no way to the API server: {0}")]
@@ -69,9 +73,8 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // In its final form once `config-logging` is read.
+    let log = observe::start_log(&std::env::var("POD_NAME").unwrap_or_default());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -79,7 +82,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(flags)) {
+    match runtime.block_on(serve(flags, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -88,11 +91,11 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     }
 }
 
-async fn serve(flags: Flags) -> anyhow::Result<()> {
+async fn serve(flags: Flags, log: Log) -> anyhow::Result<()> {
     use anyhow::Context;
     let shutdown = proxy::shutdown::token().context("cannot listen for signals")?;
     let config = tokio::select! {
-        config = configure(flags) => config?,
+        config = configure(flags, log) => config?,
         () = shutdown.cancelled() => return Ok(()),
     };
     Activator::bind(config).await?.run(shutdown).await?;
@@ -100,7 +103,7 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
 }
 
 /// From flags and environment to everything that an activator is told at its start.
-async fn configure(flags: Flags) -> Result<Config, StartError> {
+async fn configure(flags: Flags, log: Log) -> Result<Config, StartError> {
     let mut config = Config::from_env()?;
     let oldest = match std::env::var("KUBERNETES_MIN_VERSION").ok().filter(|text| !text.is_empty()) {
         Some(text) => text.parse()?,
@@ -117,6 +120,7 @@ async fn configure(flags: Flags) -> Result<Config, StartError> {
             tracing::info!(name, "no such ConfigMap; defaults hold");
         }
     }
+    log.shape(observe::log_settings(&live.logging));
     let network = maps.get(NETWORK).await?;
     let network = network.ok_or_else(|| StartError::NoNetwork { namespace: config.system_namespace.clone() })?;
     let network = Network::parse(&network)?;
@@ -125,6 +129,9 @@ async fn configure(flags: Flags) -> Result<Config, StartError> {
     if network.system_internal_tls {
         config.internal_tls = Some(Arc::new(internal_tls(&client, &config).await?));
     }
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    config.observing = Observing::read(&live.observability, config.listen.ip(), variable)?;
+    config.log = Some(log);
     let (sender, receiver) = watch::channel(live);
     config.live = receiver;
     config.live_sender = Some(sender);

@@ -10,7 +10,14 @@ use crate::revision::RevisionKey;
 /// The wake-up under way, if any. Locked only by requests that wait and by changes of pods.
 #[derive(Debug, Default)]
 pub struct Wake {
-    stage: Mutex<Stage>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stage: Stage,
+    /// When the last wake-up got its pod; those who stood in line then tell it.
+    ready: Option<Instant>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -36,31 +43,31 @@ pub struct Phases {
 impl Wake {
     /// A request waits and no pod is there.
     pub fn queued(&self, key: &RevisionKey, observer: &Observer, now: Instant) {
-        let mut stage = self.lock();
+        let mut state = self.lock();
         // A wake-up whose first byte never came (its client left) makes way for the next.
-        if !matches!(*stage, Stage::Queued(_)) {
-            *stage = Stage::Queued(now);
-            drop(stage);
+        if !matches!(state.stage, Stage::Queued(_)) {
+            state.stage = Stage::Queued(now);
+            drop(state);
             observer.mark(&key.namespace, &key.name, Phase::Queued);
         }
     }
 
     /// A pod can serve.
     pub fn ready(&self, key: &RevisionKey, observer: &Observer, now: Instant) {
-        let mut stage = self.lock();
-        if let Stage::Queued(queued) = *stage {
-            *stage = Stage::Ready { queued, ready: now };
-            drop(stage);
+        let mut state = self.lock();
+        if let Stage::Queued(queued) = state.stage {
+            *state = State { stage: Stage::Ready { queued, ready: now }, ready: Some(now) };
+            drop(state);
             observer.mark(&key.namespace, &key.name, Phase::Ready);
         }
     }
 
     /// An answer to a request that waited begins. Returns the phases if this ends the wake-up.
     pub fn first_byte(&self, key: &RevisionKey, observer: &Observer, now: Instant) -> Option<Phases> {
-        let mut stage = self.lock();
-        let Stage::Ready { queued, ready } = *stage else { return None };
-        *stage = Stage::None;
-        drop(stage);
+        let mut state = self.lock();
+        let Stage::Ready { queued, ready } = state.stage else { return None };
+        state.stage = Stage::None;
+        drop(state);
         observer.mark(&key.namespace, &key.name, Phase::FirstByte);
         Some(Phases {
             to_ready: ready.saturating_duration_since(queued),
@@ -70,14 +77,19 @@ impl Wake {
 
     /// Nobody waits any more and no pod came.
     pub fn abandoned(&self) {
-        let mut stage = self.lock();
-        if matches!(*stage, Stage::Queued(_)) {
-            *stage = Stage::None;
+        let mut state = self.lock();
+        if matches!(state.stage, Stage::Queued(_)) {
+            state.stage = Stage::None;
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    /// When a pod came for those who have been in line since a moment; `None` if it was not that they waited for.
+    pub fn ready_since(&self, joined: Instant) -> Option<Instant> {
+        self.lock().ready.filter(|ready| *ready >= joined)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,6 +119,7 @@ mod tests {
             assert_eq!(phases.to_first_byte, Duration::from_millis(3));
             assert_eq!(wake.first_byte(&key, &observer, at(15)), None);
         }
+        assert_eq!((wake.ready_since(at(1)), wake.ready_since(at(12))), (Some(at(11)), None));
         wake.queued(&key, &observer, at(20));
         wake.abandoned();
         wake.ready(&key, &observer, at(21));

@@ -202,6 +202,8 @@ impl World {
         let settings = Settings::of(object);
         let backends = self.rules.backends(settings.trust_early_probe);
         let revision = self.shared.revisions.apply(&key, settings, &self.rules.lines);
+        // Its strings are shared with those who name it.
+        let key = revision.key.clone();
         let tracked = self.tracked.entry(key.clone()).or_insert_with(|| Tracked::new(self.rules.backends(true)));
         let same = tracked.revision.as_ref().is_some_and(|known| Arc::ptr_eq(known, &revision));
         if same {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use activator::Config;
+use activator::observe::{Observing, Page};
 use api::timeline::{Observer, Phase};
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -39,7 +40,11 @@ async fn a_request_is_held_until_a_pod_answers_its_probe() {
     pod.does.set_ready();
     let answer = request.await.unwrap();
     assert_eq!((answer.status, answer.body.trim()), (StatusCode::OK, "pod"));
-    assert!(answer.header("server-timing").contains("dormouse-wait;dur="), "{answer:?}");
+    let timing = answer.header("server-timing");
+    assert!(
+        ["wait", "ready", "turn", "pod"].iter().all(|phase| timing.contains(&format!("dormouse-{phase};dur="))),
+        "{answer:?}"
+    );
     assert_eq!(pod.does.probes.load(Ordering::SeqCst), 1, "one held probe is enough");
     assert_eq!(*phases.lock().unwrap(), [Phase::Queued, Phase::Ready, Phase::FirstByte]);
     door.close().await;
@@ -150,7 +155,7 @@ async fn probes_are_answered_and_never_counted() {
     let answer = probe(&[("k-network-probe", "activator")]).await;
     assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "activator"));
     let answer = probe(&[("k-network-probe", "probe"), ("k-network-hash", "override")]).await;
-    let expected = door.shared.table.load().host("hello.test").unwrap().hash.clone();
+    let expected = door.shared.table.load().host("hello.test").unwrap().hash();
     assert_eq!((answer.status, answer.headers["k-network-hash"].clone()), (StatusCode::OK, expected));
     assert_eq!(probe(&[("k-network-probe", "probe")]).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(probe(&[("k-network-probe", "queue")]).await.status, StatusCode::BAD_REQUEST);
@@ -396,8 +401,9 @@ async fn draining_finishes_held_and_running_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_served_beside() {
-    let metrics_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let door = Door::open(Config { metrics_listen, threads: 1, ..Config::detached() }).await;
+    let page = Some(Page { listen: SocketAddr::from(([127, 0, 0, 1], 0)), tls: None });
+    let observing = Observing { page, ..Observing::default() };
+    let door = Door::open(Config { observing, threads: 1, ..Config::detached() }).await;
     door.service("hello", 0).await;
     let request = door.get_request("hello.test", "/");
     door.waiting("hello", 1).await;

@@ -22,6 +22,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use support::{Answer, Door, PATIENCE, Pod, send, tally, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -230,6 +231,20 @@ async fn a_redirected_service_is_served_by_https_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_is_refused_in_our_name() {
+    let (door, []) = gateway(config(), []).await;
+    for address in [door.address, door.inside.unwrap()] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        let answer = answer.to_lowercase();
+        assert!(answer.starts_with("http/1.1 400") && answer.contains("dormouse-error: activator;"), "{answer}");
+    }
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_app_is_told_how_the_client_came() {
     let (door, [hello]) = gateway(config(), ["hello"]).await;
     let tls = [json!({ "hosts": ["hello.test"], "secretName": "first" })];
@@ -370,7 +385,8 @@ impl SecretServer {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let served = served.clone();
-                let service = service_fn(move |request| std::future::ready(served.answer(&request)));
+                let service =
+                    service_fn(move |request| std::future::ready(Ok::<_, Infallible>(served.answer(&request))));
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
                 );
@@ -401,7 +417,7 @@ impl SecretServer {
         self.state.lock().unwrap().watched.get(name).map_or(0, |watches| Arc::strong_count(watches) - 1)
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
+    fn answer(&self, request: &Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
         let query = request.uri().query().unwrap_or_default();
         let name = query.split('&').find_map(|part| part.strip_prefix("fieldSelector=metadata.name%3D"));
         let only_one = request.uri().path() == "/api/v1/namespaces/ns/secrets";
@@ -414,7 +430,7 @@ impl SecretServer {
             let items: Vec<&Secret> = state.secrets.get(&name).into_iter().collect();
             let version = self.changed.borrow().to_string();
             let list = json!({ "kind": "SecretList", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items });
-            return Ok(Response::new(Full::from(list.to_string()).boxed_unsync()));
+            return Response::new(Full::from(list.to_string()).boxed_unsync());
         }
         let alive = Arc::clone(state.watched.entry(name.clone()).or_default());
         let since =
@@ -435,7 +451,7 @@ impl SecretServer {
                 }
             }
         });
-        Ok(Response::new(StreamBody::new(events).boxed_unsync()))
+        Response::new(StreamBody::new(events).boxed_unsync())
     }
 }
 
@@ -500,7 +516,7 @@ async fn connect_once_known(door: &Door, name: &str, trusted: Pem) -> Client {
 
 /// The alert that ends a handshake for this name.
 async fn refused(at: SocketAddr, name: &str) -> AlertDescription {
-    let error = handshake(at, name, FIRST, &["h2"]).await.err().expect("refused");
+    let error = handshake(at, name, FIRST, &["h2"]).await.expect_err("refused");
     match error.into_inner().and_then(|inner| inner.downcast::<TlsError>().ok()).as_deref() {
         Some(TlsError::AlertReceived(alert)) => *alert,
         other => panic!("no alert: {other:?}"),

@@ -31,6 +31,7 @@ use activator::throttle::gate::FIRST_BATCH;
 use activator::throttle::queue::{Bounds, Ticket};
 use activator::throttle::subset::Share;
 use activator::throttle::target::{Target, in_order};
+use api::settings::MeshCompatibility;
 
 const REVISIONS: usize = 12;
 /// Milliseconds in which clients come and things break; afterwards everything heals.
@@ -154,7 +155,7 @@ impl World {
             })
             .collect();
         let budgets: Vec<_> = (0..activators).map(|_| Budget::new(MOST_WAITERS, 10_000_000)).collect();
-        let trust = Trust { early_probe: true, mesh: api::settings::MeshCompatibility::Auto };
+        let trust = Trust { early_probe: true, mesh: MeshCompatibility::Auto };
         let seen = (0..activators)
             .map(|index| {
                 let share = Share { index: Some(index), activators };

@@ -76,12 +76,11 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
     add("change_p99_us", quantile(&times, 0.99));
 
     // The same reader without and with changes: what the machine does to it by itself is in both.
-    let (longest, lookups) = read_for(&gateway.table, &exact, || thread::sleep(reading))?;
-    add("reader_longest_quiet_us", longest);
-    add("reader_lookups_per_second_quiet", lookups / reading.as_secs_f64());
+    let quiet = read_for(&gateway.table, &exact, || thread::sleep(reading))?;
+    quiet.add("quiet", &mut add);
     let mut made = 0;
     let table = Arc::clone(&gateway.table);
-    let (longest, lookups) = read_for(&table, &exact, || {
+    let changing = read_for(&table, &exact, || {
         let start = Instant::now();
         while start.elapsed() < reading {
             made += 1;
@@ -91,22 +90,21 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
             }
         }
     })?;
-    add("reader_longest_changing_us", longest);
-    add("reader_lookups_per_second_changing", lookups / reading.as_secs_f64());
+    changing.add("changing", &mut add);
     add("changes_per_second", made as f64 / reading.as_secs_f64());
 
     // All at once: a list in which every object is another one than before.
     let all: Vec<Ingress> = (0..HOSTS).map(|n| ingress(n, usize::MAX)).collect::<anyhow::Result<_>>()?;
     let mut relisted = Duration::ZERO;
     let again = all.clone();
-    let (longest, _) = read_for(&table, &exact, || {
+    let relisting = read_for(&table, &exact, || {
         let start = Instant::now();
         gateway.change(Change::Listed(again));
         gateway.publish();
         relisted = start.elapsed();
     })?;
     add("relist_ms", relisted.as_secs_f64() * 1e3);
-    add("reader_longest_relist_us", longest);
+    relisting.add("relist", &mut add);
     drop(gateway);
     let mut builds = Vec::new();
     for _ in 0..rounds {
@@ -211,29 +209,52 @@ fn nanoseconds(asked: &[String], rounds: usize, each: impl Fn(&String) -> bool) 
     quantile(&of_rounds, 0.5)
 }
 
-/// Looks up on a thread of its own while something is done here: the longest single look-up in microseconds, and how
-/// many there were.
-fn read_for(table: &Arc<ArcSwap<Table>>, asked: &[String], meanwhile: impl FnOnce()) -> anyhow::Result<(f64, f64)> {
+/// What a reader met with.
+struct Reading {
+    /// The longest look-up by the clock: what the machine did to the thread is in it.
+    longest: Duration,
+    /// The longest look-up in CPU time of its own thread: whatever it had to do itself, and no more.
+    longest_cpu: Duration,
+    per_second: f64,
+}
+
+impl Reading {
+    fn add(&self, when: &str, add: &mut impl FnMut(&str, f64)) {
+        add(&format!("reader_longest_cpu_us_{when}"), self.longest_cpu.as_secs_f64() * 1e6);
+        add(&format!("reader_longest_us_{when}"), self.longest.as_secs_f64() * 1e6);
+        add(&format!("reader_lookups_per_second_{when}"), self.per_second);
+    }
+}
+
+/// Looks up on a thread of its own without a pause while something is done here.
+fn read_for(table: &Arc<ArcSwap<Table>>, asked: &[String], meanwhile: impl FnOnce()) -> anyhow::Result<Reading> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            let (mut longest, mut lookups) = (Duration::ZERO, 0_u64);
+            let (mut longest, mut longest_cpu, mut lookups) = (Duration::ZERO, Duration::ZERO, 0_u64);
             let mut hosts = asked.iter().cycle();
-            let mut before = Instant::now();
+            let start = Instant::now();
+            let (mut before, mut cpu_before) = (start, thread_cpu());
             while !stop.load(Ordering::Relaxed) {
                 let Some(host) = hosts.next() else { break };
                 black_box(table.load().host(black_box(host)).is_some());
-                let now = Instant::now();
+                let (now, cpu) = (Instant::now(), thread_cpu());
                 longest = longest.max(now - before);
-                (before, lookups) = (now, lookups + 1);
+                longest_cpu = longest_cpu.max(cpu.saturating_sub(cpu_before));
+                (before, cpu_before, lookups) = (now, cpu, lookups + 1);
             }
-            (longest, lookups)
+            Reading { longest, longest_cpu, per_second: lookups as f64 / start.elapsed().as_secs_f64() }
         });
         meanwhile();
         stop.store(true, Ordering::Relaxed);
-        let (longest, lookups) = reader.join().map_err(|_| anyhow::anyhow!("the reader broke"))?;
-        Ok((longest.as_secs_f64() * 1e6, lookups as f64))
+        reader.join().map_err(|_| anyhow::anyhow!("the reader broke"))
     })
+}
+
+/// What this thread has worked.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Resident bytes of this process.

@@ -266,7 +266,7 @@ impl Accounting {
             in_flight.app_answers(status);
         }
         if let Some(trace) = &mut self.trace {
-            trace.app_answers(status);
+            trace.next_answers(status);
         }
     }
 

@@ -19,7 +19,7 @@ pub fn main_from_env() -> ExitCode {
     let identity = &config.identity;
     logging::start(
         &config.logging,
-        &logging::Process {
+        logging::Process {
             name: "queueproxy",
             crates: &["queue_proxy", "telemetry", "proxy", "api"],
             context: vec![

@@ -1,7 +1,7 @@
 //! Collectors that are slow, away, refuse, come back, or want TLS; metrics push; the flush at the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/collector.rs"]
+#[path = "../../proxy/telemetry/tests/support/collector.rs"]
 mod collector;
 mod support;
 

@@ -1,7 +1,7 @@
 //! The span tree as a collector gets it, and the trace as the app sees it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/collector.rs"]
+#[path = "../../proxy/telemetry/tests/support/collector.rs"]
 mod collector;
 mod support;
 

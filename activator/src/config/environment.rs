@@ -11,8 +11,9 @@
 //! | `KUBE_API_QPS`, `KUBE_API_BURST` | 0 | must be numbers; without effect, as the flags |
 //! | `PROFILING_PORT` | 8008 | |
 //! | `DORMOUSE_QUEUE_LIMIT` | 10000 | waiters per revision |
-//! | `DORMOUSE_QUEUE_LIMIT_TOTAL` | 100000 | waiters of all revisions together |
-//! | `DORMOUSE_QUEUE_BYTES_TOTAL` | 268435456 | bytes that they may hold |
+//! | `DORMOUSE_QUEUE_LIMIT_TOTAL` | 100000 | waiters in all |
+//! | `DORMOUSE_QUEUE_BYTES_TOTAL` | 268435456 | bytes that waiting requests hold in all |
+//! | `METRICS_PROMETHEUS_*`, `OTEL_*`, `DORMOUSE_OLD_METRIC_NAMES` | | see [`crate::observe`] |
 //! | `DORMOUSE_SERVER_TIMING` | false | `Server-Timing` on answers |
 //! | `DORMOUSE_ROUTING` | identity | `gateway`: by Host, from the Ingresses of our class |
 //! | `DORMOUSE_DATA_THREADS` | 0 | threads for requests; 0 = one per core |
@@ -137,7 +138,6 @@ impl Config {
             listen: at(ports::HTTP1),
             also_listen: vec![at(ports::H2C)],
             profiling_listen: Some(at(vars.parsed("PROFILING_PORT", ports::PROFILING, "want a port")?)),
-            metrics_listen: Some(at(ports::AUTOSCALING_METRICS)),
             autoscaler_url,
             routing,
             threads: vars.parsed("DORMOUSE_DATA_THREADS", 0, "want a whole number")?,
@@ -152,7 +152,11 @@ impl Config {
             max_idle_per_target: idle(vars.parsed("MAX_IDLE_PROXY_CONNS_PER_HOST", 100, "want a whole number")?, 2),
             queue_limit: vars.parsed("DORMOUSE_QUEUE_LIMIT", QUEUE_LIMIT, "want a whole number")?,
             queue_limit_total: vars.parsed("DORMOUSE_QUEUE_LIMIT_TOTAL", QUEUE_LIMIT_TOTAL, "want a whole number")?,
-            queue_bytes_total: vars.parsed("DORMOUSE_QUEUE_BYTES_TOTAL", QUEUE_BYTES_TOTAL, "want a whole number")?,
+            queue_bytes_total: vars.parsed(
+                "DORMOUSE_QUEUE_BYTES_TOTAL",
+                QUEUE_BYTES_TOTAL,
+                "want a number of bytes",
+            )?,
             rhythm: Rhythm {
                 timeout: vars.duration("PROBE_TIMEOUT", defaults.rhythm.timeout)?,
                 every: vars.duration("PROBE_FREQUENCY", defaults.rhythm.every)?,

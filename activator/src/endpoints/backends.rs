@@ -70,7 +70,7 @@ impl Backends {
         }
     }
 
-    /// Announced pods that cannot serve yet, where that matters: a cluster IP spreads requests by itself.
+    /// Announced pods that cannot serve yet; none matter to a cluster IP.
     pub fn pending(&self) -> usize {
         if self.is_behind_mesh() { 0 } else { self.pods.pending() }
     }

@@ -1,13 +1,20 @@
-//! What one request holds from its arrival to its last byte: its place in the counts, its slot, its metrics.
+//! What one request holds from its arrival to its last byte: its place in the counts, its slot, and what is told of it.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use proxy::body::{End, Observe};
+use proxy::{Body, Fault, Peer};
+use telemetry::request_log::Entry;
+use telemetry::traces::Trace;
 
 use super::Door;
+use super::timing::Timing;
+use crate::metrics::cells::Shard;
+use crate::metrics::requests::Measure;
 use crate::report::InFlight;
 use crate::revision::Revision;
 use crate::throttle::Permit;
@@ -20,24 +27,45 @@ pub struct Account {
     permit: Option<Permit>,
     door: Rc<Door>,
     in_flight: InFlight,
-    start: Instant,
-    /// In line, all turns together; `None` = not at all.
-    waited: Option<Duration>,
-    status: StatusCode,
+    timing: Timing,
+    measure: Measure,
+    /// Its line in the log, if there is one.
+    log: Option<Box<Entry>>,
+    /// Its spans, if it is traced.
+    trace: Option<Box<Trace>>,
 }
 
 impl Account {
     /// A request for a revision arrives.
-    pub fn open(door: &Rc<Door>, revision: Arc<Revision>) -> Self {
-        let start = Instant::now();
+    pub fn open(
+        door: &Rc<Door>,
+        revision: Arc<Revision>,
+        request: &Request<Body>,
+        peer: &Peer,
+        measure: Measure,
+        mut trace: Option<Box<Trace>>,
+    ) -> Self {
+        let mut log = None;
+        let switched_on = door.shared.switches.request_log();
+        if switched_on.is_some() || trace.is_some() {
+            let whose = revision.metrics(&door.shared.metrics).identity();
+            log = switched_on.and_then(|log| log.arrive(request, peer, false, whose));
+            if let Some(entry) = &mut log {
+                // What upstream's log says of clients that leave before an answer.
+                entry.answers(StatusCode::INTERNAL_SERVER_ERROR);
+            }
+            if let Some(trace) = &mut trace {
+                trace.belongs_to(whose);
+            }
+        }
         Self {
             permit: None,
+            in_flight: door.shared.reporter.arrive(revision, measure.start()),
             door: Rc::clone(door),
-            in_flight: door.shared.reporter.arrive(revision, start),
-            start,
-            waited: None,
-            // What upstream's metrics say of clients that leave before an answer.
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            timing: Timing::default(),
+            measure,
+            log,
+            trace,
         }
     }
 
@@ -48,7 +76,8 @@ impl Account {
 
     /// A pod works on it from now on.
     pub fn admitted(&mut self, permit: Permit) -> &Permit {
-        self.revision().metrics(&self.door.shared.metrics).active.inc();
+        let shard = self.door.shard;
+        self.revision().metrics(&self.door.shared.metrics).at(shard).active.up();
         self.permit.insert(permit)
     }
 
@@ -57,49 +86,136 @@ impl Account {
         self.permit.as_ref().map(|permit| &**permit.target())
     }
 
-    /// It stood in line.
-    pub fn waited(&mut self, time: Duration) {
-        self.waited = Some(self.waited.unwrap_or_default() + time);
+    /// It joins the line.
+    pub fn joins(&mut self, now: Instant) {
+        if let Some(trace) = &mut self.trace {
+            trace.event_at(now, "dormouse.queued", "");
+        }
     }
 
-    /// The head of the pod's answer is there.
-    pub fn answer_begins(&self) {
-        let (revision, shared) = (self.revision(), &self.door.shared);
-        if self.waited.is_some()
-            && let Some(phases) = revision.wake.first_byte(&revision.key, &shared.observer, Instant::now())
-        {
-            shared.metrics.woken(phases);
+    /// It has stood in line since a moment, and it is its turn.
+    pub fn waited(&mut self, joined: Instant, now: Instant) {
+        let ready = self.revision().wake.ready_since(joined);
+        self.timing.waited(joined, ready, now);
+        if let (Some(trace), Some(ready)) = (&mut self.trace, ready) {
+            trace.event_at(ready, "dormouse.ready", "");
+        }
+    }
+
+    /// The pod is asked.
+    pub fn asks(&mut self, pod: SocketAddr) {
+        self.measure.asks(Instant::now());
+        if let Some(trace) = &mut self.trace {
+            trace.asks(pod);
+        }
+    }
+
+    /// The head of the pod's answer is there, or why there is none.
+    pub fn pod_answers(&mut self, answer: Result<StatusCode, &'static str>) {
+        let now = Instant::now();
+        self.measure.pod_answers(answer, now);
+        if let Some(trace) = &mut self.trace {
+            trace.next_answers(answer);
+        }
+        let (revision, shared) = (self.in_flight.revision(), &self.door.shared);
+        if answer.is_ok() && self.timing.has_waited() {
+            if let Some(phases) = revision.wake.first_byte(&revision.key, &shared.observer, now) {
+                shared.metrics.woken(phases);
+            }
+            if let Some(trace) = &mut self.trace {
+                trace.event_at(now, "dormouse.first_byte", "");
+            }
         }
     }
 
     /// Where the time went until now, as a `Server-Timing` header.
     pub fn timing(&self) -> Option<HeaderValue> {
-        let waited = self.waited.unwrap_or_default();
-        let pod = self.start.elapsed().saturating_sub(waited);
-        let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
-        HeaderValue::try_from(format!("dormouse-wait;dur={:.3}, dormouse-pod;dur={:.3}", ms(waited), ms(pod))).ok()
+        HeaderValue::try_from(self.timing.header(self.measure.start().elapsed())).ok()
     }
 
-    /// The pod was not there; its slot is free again.
-    pub fn turned_away(&mut self) {
+    /// The pod was not there, and another one is tried; a word for why. Its slot is free again.
+    pub fn turned_away(&mut self, why: &'static str) {
+        self.door.shared.metrics.retry(self.door.shard, why);
+        if let (Some(trace), Some(permit)) = (&mut self.trace, &self.permit) {
+            trace.event("dormouse.retry", &permit.target().address.to_string());
+        }
+        self.leave_pod();
+    }
+
+    fn leave_pod(&mut self) {
+        let shard = self.door.shard;
         if self.permit.take().is_some()
             && let Some(metrics) = self.revision().metrics_if_any()
         {
-            metrics.active.dec();
+            metrics.at(shard).active.down();
+        }
+    }
+
+    /// It gets an answer of our own.
+    pub fn refused(&mut self, fault: &Fault) {
+        if self.measure.unanswered() {
+            let why = if matches!(fault, Fault::Timeout { .. }) { "timeout" } else { "broken" };
+            self.pod_answers(Err(why));
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.refuses(&fault.to_string());
+        }
+        // The words for bounds of the line begin so.
+        if fault.reason().starts_with("queue-") {
+            self.revision().metrics(&self.door.shared.metrics).at(self.door.shard).queue_full.add(1);
         }
     }
 
     /// The status that goes to the client.
     pub fn answers(&mut self, status: StatusCode) {
-        self.status = status;
+        self.measure.answers(status);
+        if let Some(entry) = &mut self.log {
+            entry.answers(status);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.answers(status);
+        }
+    }
+
+    fn data(&mut self, bytes: usize) {
+        self.measure.data(bytes);
+        if let Some(entry) = &mut self.log {
+            entry.data(bytes);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.data(bytes);
+        }
+    }
+
+    fn broken(&mut self) {
+        // A trace tells what was sent and that it broke off.
+        if let Some(mut trace) = self.trace.take() {
+            trace.broken();
+        }
+        self.answers(StatusCode::INTERNAL_SERVER_ERROR);
+        if let Some(entry) = &mut self.log {
+            entry.broken();
+        }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.turned_away();
-        let metrics = self.revision().metrics(&self.door.shared.metrics);
-        metrics.ended(self.status, self.start.elapsed().as_secs_f64());
+        self.leave_pod();
+        let (shared, shard) = (&self.door.shared, self.door.shard);
+        let revision = self.revision().metrics(&shared.metrics);
+        shared.metrics.record(shard, Some(revision), &self.measure, Instant::now());
+    }
+}
+
+/// What is told of a request that no revision is charged with.
+pub fn told(door: &Door, mut measure: Measure, trace: Option<Box<Trace>>, status: StatusCode, bytes: usize) {
+    measure.answers(status);
+    measure.data(bytes);
+    door.shared.metrics.record(door.shard, None, &measure, Instant::now());
+    if let Some(mut trace) = trace {
+        trace.answers(status);
+        trace.data(bytes);
     }
 }
 
@@ -114,7 +230,38 @@ impl From<Account> for Accounting {
 }
 
 impl Observe for Accounting {
-    fn end(self, _end: End) {
-        drop(self.0);
+    fn data(&mut self, bytes: usize) {
+        if let Some(account) = &mut self.0 {
+            account.data(bytes);
+        }
+    }
+
+    fn end(mut self, end: End) {
+        if let (Some(account), End::Broken) = (&mut self.0, end) {
+            account.broken();
+        }
+    }
+}
+
+/// A request in line, for the gauge.
+#[derive(Debug)]
+pub struct Queued<'a> {
+    revision: &'a Revision,
+    shard: Shard,
+}
+
+impl<'a> Queued<'a> {
+    /// One more, until this is dropped.
+    pub fn new(door: &Door, revision: &'a Revision) -> Self {
+        revision.metrics(&door.shared.metrics).at(door.shard).queued.up();
+        Self { revision, shard: door.shard }
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.revision.metrics_if_any() {
+            metrics.at(self.shard).queued.down();
+        }
     }
 }

@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use proxy::{Body, Fault, forward};
 
 use super::Door;
-use super::account::Account;
+use super::account::{Account, Queued};
 use crate::feed::Event;
 use crate::revision::Revision;
 use crate::throttle::ask::Ask;
@@ -22,21 +22,22 @@ const MOST_TRIES: usize = 8;
 pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Account) -> Result<Response<Body>, Fault> {
     let mut repeat = None;
     let mut repeated = false;
-    let ask = Ask::default();
     for attempt in 1.. {
         let throttle = &account.revision().throttle;
-        let admission = if attempt == 1 { throttle.enter(&ask) } else { throttle.enter_again(&ask) };
+        let admission = if attempt == 1 { throttle.enter(&Ask::DEFAULT) } else { throttle.enter_again(&Ask::DEFAULT) };
         let permit = match admission {
             Admission::Admitted(permit) => permit,
             Admission::Waiting(wait, asleep) => Box::pin(in_line(door, account, wait, asleep)).await,
             Admission::Full(_) => return Err(queue_full()),
         };
         let pod = account.admitted(permit).target();
-        let endpoint = door.pool.endpoint_over(pod.connect(), pod.tls());
+        let (address, host, passed_through) = (pod.connect(), pod.host().clone(), pod.is_passed_through());
+        let endpoint = door.pool.endpoint_over(address, pod.tls());
+        account.asks(address);
         let sent = match repeat.take() {
             None => {
-                forward::set_host(request, pod.host().clone())?;
-                if attempt == 1 && pod.is_passed_through() {
+                forward::set_host(request, host)?;
+                if attempt == 1 && passed_through {
                     // Of all targets of a revision, or of none.
                     request.headers_mut().append(PASSTHROUGH_LB, HeaderValue::from_static("true"));
                 }
@@ -46,11 +47,12 @@ pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Accou
         };
         let error = match sent {
             Ok(response) => {
-                account.answer_begins();
+                account.pod_answers(Ok(response.status()));
                 return Ok(response);
             }
             Err(error) => error,
         };
+        account.pod_answers(Err(if error.is_dial() { "connect" } else { "broken" }));
         let fault = Fault::from(&error);
         let unsent = error.is_unsent() && !repeated;
         if error.is_gone() {
@@ -63,7 +65,7 @@ pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Accou
             return Err(fault);
         }
         repeated |= repeat.is_some();
-        account.turned_away();
+        account.turned_away(if unsent { "unsent" } else { "unanswered" });
     }
     Err(Fault::Dial("no pod took the request".to_owned()))
 }
@@ -73,7 +75,7 @@ fn set_aside(door: &Door, account: &Account) {
     let revision = account.revision();
     let Some(target) = account.pod() else { return };
     if revision.throttle.set_aside(target) {
-        revision.metrics(&door.shared.metrics).set_aside.inc();
+        revision.metrics(&door.shared.metrics).at(door.shard).set_aside.add(1);
         door.shared.feed.send(Event::SetAside(revision.key.clone(), target.address));
     }
 }
@@ -81,13 +83,14 @@ fn set_aside(door: &Door, account: &Account) {
 /// Waits for the turn. In a function of its own, and boxed by its caller, because most requests do not wait.
 async fn in_line(door: &Door, account: &mut Account, wait: Wait, asleep: bool) -> Permit {
     let start = Instant::now();
+    account.joins(start);
     let revision = account.revision();
     if asleep {
         revision.wake.queued(&revision.key, &door.shared.observer, start);
     }
     door.shared.reporter.waits(revision, start);
     let permit = InLine::new(door, revision, wait).turn().await;
-    account.waited(start.elapsed());
+    account.waited(start, Instant::now());
     permit
 }
 
@@ -105,12 +108,12 @@ fn queue_full() -> Fault {
 struct InLine<'a> {
     revision: &'a Revision,
     wait: Option<Wait>,
+    _queued: Queued<'a>,
 }
 
 impl<'a> InLine<'a> {
     fn new(door: &Door, revision: &'a Revision, wait: Wait) -> Self {
-        revision.metrics(&door.shared.metrics).queued.inc();
-        Self { revision, wait: Some(wait) }
+        Self { revision, wait: Some(wait), _queued: Queued::new(door, revision) }
     }
 
     async fn turn(mut self) -> Permit {
@@ -122,9 +125,6 @@ impl<'a> InLine<'a> {
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         self.wait = None;
-        if let Some(metrics) = self.revision.metrics_if_any() {
-            metrics.queued.dec();
-        }
         if self.revision.throttle.waiting() == 0 {
             // Only if no pod has come yet; a wake-up that has its pod goes on to its first byte.
             self.revision.wake.abandoned();

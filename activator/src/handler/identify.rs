@@ -81,7 +81,7 @@ pub fn by_table(
         let backend = path.choose(drawn).ok_or_else(|| unknown_revision(""))?;
         set_headers.extend(backend.set_headers.iter().chain(&path.set_headers).cloned());
         if let Some(target) = &path.rewrite_host {
-            rewrite_host = Some(target.clone());
+            rewrite_host = Some(HeaderValue::clone(target));
             // A domain mapping: it names another host of ours, which may well be a cluster-local one.
             let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
             if let Some(inner) = inner.filter(|inner| !Arc::ptr_eq(inner, route)) {

@@ -1,18 +1,20 @@
 //! One request, in the order in which things happen to it.
 //!
-//! Probes are answered first and never counted. Then: which revision ([`identify`]), open the account ([`account`]),
-//! start the timeouts, rewrite for the next hop, wait and send ([`admit`]), answer. Waiting counts as concurrency,
-//! latency and time.
+//! Probes are answered first and never counted. Then: whether it is traced, which revision ([`identify`]), open the
+//! account ([`account`]), start the timeouts, rewrite for the next hop, wait and send ([`admit`]), answer. Waiting counts
+//! as concurrency, latency and time; [`timing`] tells the client of it, if asked.
 
 pub mod account;
 pub mod admit;
 pub mod identify;
 pub mod probes;
+pub mod timing;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::headers::{NETWORK_HASH, ORIGINAL_HOST, PROXY_REQUEST, SERVING_NAMESPACE, SERVING_REVISION};
 use http::header::{HeaderName, HeaderValue, LOCATION};
@@ -24,9 +26,12 @@ use proxy::forward::{self, Options, Pending};
 use proxy::headers::Present;
 use proxy::upgrade::Tunnel;
 use proxy::{Body, Fault, Peer, Pool, RawQuery};
+use telemetry::traces::{Trace, Traces};
 
 use crate::config::Routing;
 use crate::entrance::Entrance;
+use crate::metrics::cells::Shard;
+use crate::metrics::requests::Measure;
 use crate::shared::Shared;
 use account::{Account, Accounting};
 use identify::{Destination, Nowhere};
@@ -54,6 +59,10 @@ const ENDS_HERE: [(Present, HeaderName); 3] = [
 pub struct Door {
     /// What all threads see.
     pub shared: Arc<Shared>,
+    /// This thread's place in the metrics.
+    pub shard: Shard,
+    /// Tracing, if it is on.
+    pub traces: Option<Traces>,
     /// This thread's connections to pods.
     pub pool: Pool,
     /// This thread's timers.
@@ -97,12 +106,15 @@ async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) ->
     if let Some(probe) = probes::classify(request.headers(), present) {
         return uncounted(door.answer_probe(&probe, request));
     }
+    let measure = Measure::arrive(request, client.entrance.is_secure(), Instant::now());
+    // It tells the pod by the request's headers.
+    let trace = door.traces.as_ref().and_then(|traces| traces.arrive(request, &client.peer));
     let destination = match door.identify(client.entrance, request) {
         Ok(destination) => destination,
-        Err(Nowhere::Fault(fault)) => return uncounted(door.fault(&fault)),
-        Err(Nowhere::Https) => return uncounted(door.to_https(request)),
+        Err(Nowhere::Fault(fault)) => return door.charged_to_nobody(door.fault(&fault), measure, trace),
+        Err(Nowhere::Https) => return door.charged_to_nobody(door.to_https(request), measure, trace),
     };
-    let mut account = Account::open(door, Arc::clone(&destination.revision));
+    let mut account = Account::open(door, Arc::clone(&destination.revision), request, &client.peer, measure, trace);
     let mut deadline = door.timers.start(destination.revision.settings.load().limits);
     let answered = exchange(door, client, request, present, &destination, &mut account, &mut deadline).await;
     let (mut response, tunnel) = match answered {
@@ -110,6 +122,7 @@ async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) ->
         Err(fault) => {
             // Our own answer is not cut by the limit that it reports.
             deadline = Deadline::unlimited();
+            account.refused(&fault);
             (door.fault(&fault), None)
         }
     };
@@ -218,8 +231,20 @@ impl Door {
     /// An error of our own, signed and counted.
     fn fault(&self, fault: &Fault) -> Response<Body> {
         tracing::debug!(%fault, "request failed");
-        self.shared.metrics.fault(fault.reason());
+        self.shared.metrics.fault(self.shard, fault.reason());
         fault.response(HOP)
+    }
+
+    /// A request that reached no revision is measured and traced all the same.
+    fn charged_to_nobody(
+        &self,
+        response: Response<Body>,
+        measure: Measure,
+        trace: Option<Box<Trace>>,
+    ) -> Response<AnswerBody> {
+        let bytes = http_body::Body::size_hint(response.body()).exact().unwrap_or(0) as usize;
+        account::told(self, measure, trace, response.status(), bytes);
+        uncounted(response)
     }
 
     fn answer_probe(&self, probe: &Probe<'_>, request: &Request<Body>) -> Response<Body> {
@@ -253,7 +278,7 @@ impl Door {
         let table = self.shared.table.load();
         let route = table.host(&crate::table::normalize(asked))?;
         let known = route.slots().all(|slot| slot.is_filled());
-        known.then(|| route.hash.clone())
+        known.then(|| route.hash())
     }
 }
 

@@ -136,7 +136,7 @@ impl Reporter {
             let Some(window) = slot.as_mut() else { return false };
             let (report, idle) = window.report(now);
             if let Some(metrics) = revision.metrics_if_any() {
-                metrics.concurrency.set(report.concurrency);
+                metrics.concurrency(report.concurrency);
             }
             if connected {
                 messages.push(self.message(&revision.key, report));

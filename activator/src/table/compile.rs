@@ -92,20 +92,15 @@ pub enum Skipped {
 
 /// The hosts of an Ingress; those of one rule follow each other and share their route. The caller owes the
 /// revisions of each route one `unname` per backend, and each entry's certificate one.
-pub(super) fn ingress(ingress: &Ingress, names: Names<'_>, skipped: &mut Vec<Skipped>) -> Vec<Entry> {
+pub(super) fn ingress(ingress: &Ingress, names: Names<'_>, skipped: &mut Vec<Skipped>) -> (Arc<Source>, Vec<Entry>) {
     let source = Source {
         created: ingress.creation_timestamp().map(|time| time.0.as_second()),
-        namespace: ingress.namespace().unwrap_or_default().into(),
+        namespace: names.revisions.namespace(ingress.metadata.namespace.as_deref().unwrap_or_default()),
         name: ingress.name_any().into(),
+        version: ingress_hash(ingress).into(),
     };
-    let mut compiler = Compiler {
-        name: source.to_string(),
-        source: Arc::new(source),
-        hash: HeaderValue::try_from(ingress_hash(ingress)).unwrap_or(HeaderValue::from_static("unknown")),
-        redirected: false,
-        names,
-        skipped,
-    };
+    let mut compiler =
+        Compiler { name: source.to_string(), source: Arc::new(source), redirected: false, names, skipped };
     compiler.redirected = compiler.redirected(ingress.spec.http_option.as_deref());
     let tls: Vec<(Hosts, SecretName)> = ingress.spec.tls.iter().filter_map(|tls| compiler.tls(tls)).collect();
     let mut seen = HashSet::new();
@@ -122,14 +117,13 @@ pub(super) fn ingress(ingress: &Ingress, names: Names<'_>, skipped: &mut Vec<Ski
             entries.push(Entry { pattern, route: Arc::clone(&route), certificate });
         }
     }
-    entries
+    (compiler.source, entries)
 }
 
 struct Compiler<'a> {
     /// `namespace/name`.
     name: String,
     source: Arc<Source>,
-    hash: HeaderValue,
     redirected: bool,
     names: Names<'a>,
     skipped: &'a mut Vec<Skipped>,
@@ -189,7 +183,6 @@ impl Compiler<'_> {
         HostRoute {
             visibility,
             to_https: self.redirected && visibility == Visibility::External,
-            hash: self.hash.clone(),
             source: Arc::clone(&self.source),
             paths: paths.into(),
         }
@@ -205,7 +198,7 @@ impl Compiler<'_> {
             headers.push((name, (!wanted.is_empty()).then_some(value)));
         }
         let rewrite_host = match path.rewrite_host.as_deref().filter(|host| !host.is_empty()) {
-            Some(host) => Some(self.header("rewriteHost", host)?.1),
+            Some(host) => Some(Box::new(self.header("rewriteHost", host)?.1)),
             None => None,
         };
         // Absent stands for all of it only if there is one split (upstream's defaults).

@@ -9,11 +9,7 @@ pub const MAX_HOST: usize = 253;
 
 /// A host of a rule: `name`, `*.suffix`, or `*` for all that no other rule has. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pattern {
-    /// The whole name, or what follows `*.`.
-    name: Arc<str>,
-    wildcard: bool,
-}
+pub struct Pattern(Arc<str>);
 
 impl Pattern {
     /// Reads a rule's host; `None` if no request could name it.
@@ -27,40 +23,41 @@ impl Pattern {
         let whole = name.len() <= MAX_HOST && name.split('.').all(|label| !label.is_empty());
         let catch_all = wildcard && host.len() == 1;
         let plain = proxy::headers::is_host(name.as_bytes()) && !name.contains('*');
-        (plain && (whole || catch_all)).then(|| Self { name: name.into(), wildcard })
+        (plain && (whole || catch_all)).then(|| Self((*host).into()))
     }
 
     /// The whole name of an exact host, the suffix of a wildcard.
     pub fn name(&self) -> &str {
-        &self.name
+        match self.0.strip_prefix('*') {
+            None => &self.0,
+            Some(rest) => rest.strip_prefix('.').unwrap_or_default(),
+        }
     }
 
     /// Whether it stands for more than one host.
     pub fn is_wildcard(&self) -> bool {
-        self.wildcard
+        self.0.starts_with('*')
     }
 
     /// Labels of [`Pattern::name`]; 0 for the catch-all.
     pub(super) fn labels(&self) -> usize {
-        if self.name.is_empty() { 0 } else { 1 + dots(&self.name) }
+        let name = self.name();
+        if name.is_empty() { 0 } else { 1 + dots(name) }
     }
 
     /// Whether a host (normalized) is one of these.
     pub fn covers(&self, host: &str) -> bool {
-        if !self.wildcard {
-            return host == &*self.name;
+        let name = self.name();
+        if !self.is_wildcard() {
+            return host == name;
         }
-        self.name.is_empty() || host.strip_suffix(&*self.name).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+        name.is_empty() || host.strip_suffix(name).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.wildcard, &*self.name) {
-            (false, name) => f.write_str(name),
-            (true, "") => f.write_str("*"),
-            (true, suffix) => write!(f, "*.{suffix}"),
-        }
+        f.write_str(&self.0)
     }
 }
 

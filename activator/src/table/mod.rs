@@ -46,10 +46,12 @@ pub enum Visibility {
 pub struct Source {
     /// Seconds since 1970 of its creation; `None` = not said, which counts as oldest.
     pub created: Option<i64>,
-    /// Its namespace.
-    pub namespace: Box<str>,
+    /// Its namespace; one string for all of it.
+    pub namespace: Arc<str>,
     /// Its name.
     pub name: Box<str>,
+    /// Identifies the version of the object.
+    pub version: Box<str>,
 }
 
 impl std::fmt::Display for Source {
@@ -65,9 +67,7 @@ pub struct HostRoute {
     pub visibility: Visibility,
     /// Whether plain requests are sent to https; never of cluster-local hosts.
     pub to_https: bool,
-    /// Identifies the version of the Ingress this came from; the answer to a probe.
-    pub hash: HeaderValue,
-    /// The Ingress.
+    /// The Ingress, in the version this came from.
     pub source: Arc<Source>,
     /// Longest prefix first; at equal length more headers first, then the object's order.
     pub paths: Box<[PathRoute]>,
@@ -80,8 +80,8 @@ pub struct PathRoute {
     pub prefix: Box<str>,
     /// Headers that must be there, all of them, with exactly this value if there is one.
     pub headers: Box<[(HeaderName, Option<HeaderValue>)]>,
-    /// The Host the backend shall see.
-    pub rewrite_host: Option<HeaderValue>,
+    /// The Host the backend shall see. Boxed because it is rare and paths are many.
+    pub rewrite_host: Option<Box<HeaderValue>>,
     /// Headers set on the request, whichever backend; they win over the backend's (upstream's layers do it so).
     pub set_headers: Box<[(HeaderName, HeaderValue)]>,
     /// Backends with their weight; never empty.
@@ -105,6 +105,11 @@ impl HostRoute {
     /// The first path whose prefix and headers match.
     pub fn path(&self, path: &str, headers: &HeaderMap) -> Option<&PathRoute> {
         self.paths.iter().find(|route| route.matches(path, headers))
+    }
+
+    /// Names the version of the Ingress that is served; the answer to a probe.
+    pub fn hash(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.source.version).unwrap_or(HeaderValue::from_static("unknown"))
     }
 
     /// Every revision these hosts may lead to.

@@ -6,24 +6,26 @@
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use api::labels::networking::INGRESS_CLASS;
 use api::networking::Ingress;
 use arc_swap::ArcSwap;
+use hashbrown::HashTable;
 use kube::ResourceExt;
 
 use super::compile::{self, Skipped};
-use super::{Entry, Names, Pattern, Table};
+use super::{Entry, Names, Pattern, Source, Table};
 use crate::feed::Change;
-
-type Name = (Box<str>, Box<str>);
 
 /// See the module. Owned by the control thread.
 #[derive(Debug)]
 pub struct Routes {
     class: String,
-    known: HashMap<Name, Known>,
+    /// By namespace and name, which are the source's.
+    known: HashTable<Known>,
+    hasher: RandomState,
     /// Entries that an older Ingress keeps out, per host.
     waiting: HashMap<Pattern, Vec<Entry>>,
     draft: Table,
@@ -34,8 +36,9 @@ pub struct Routes {
 /// What is kept of an Ingress.
 #[derive(Debug)]
 struct Known {
-    /// As the API server counts them; an object that comes again with the same one is not looked at.
-    resource_version: Option<Box<str>>,
+    source: Arc<Source>,
+    /// A hash of the resource version, if there is one; an object that comes again with the same one is not looked at.
+    version: Option<u64>,
     entries: Box<[Entry]>,
 }
 
@@ -44,7 +47,8 @@ impl Routes {
     pub fn new(class: &str) -> Self {
         Self {
             class: class.to_owned(),
-            known: HashMap::new(),
+            known: HashTable::new(),
+            hasher: RandomState::new(),
             waiting: HashMap::new(),
             draft: Table::default(),
             changed: false,
@@ -57,17 +61,22 @@ impl Routes {
         let mut skipped = Vec::new();
         match change {
             Change::Listed(all) => {
-                let named: HashSet<Name> = all.iter().map(name).collect();
-                let gone: Vec<Name> = self.known.keys().filter(|name| !named.contains(*name)).cloned().collect();
-                for name in &gone {
-                    self.remove(name, names, &mut skipped);
+                let named: HashSet<Name<'_>> = all.iter().map(name).collect();
+                let gone: Vec<Arc<Source>> = self
+                    .known
+                    .iter()
+                    .filter(|known| !named.contains(&known.name()))
+                    .map(|known| Arc::clone(&known.source))
+                    .collect();
+                for source in &gone {
+                    self.remove((&source.namespace, &source.name), names, &mut skipped);
                 }
                 for ingress in &all {
                     self.apply(ingress, names, &mut skipped);
                 }
             }
             Change::Applied(ingress) => self.apply(&ingress, names, &mut skipped),
-            Change::Deleted(ingress) => self.remove(&name(&ingress), names, &mut skipped),
+            Change::Deleted(ingress) => self.remove(name(&ingress), names, &mut skipped),
         }
         skipped
     }
@@ -75,25 +84,29 @@ impl Routes {
     fn apply(&mut self, ingress: &Ingress, names: Names<'_>, skipped: &mut Vec<Skipped>) {
         let name = name(ingress);
         if ingress.annotations().get(INGRESS_CLASS) != Some(&self.class) {
-            self.remove(&name, names, skipped);
+            self.remove(name, names, skipped);
             return;
         }
-        let resource_version: Option<Box<str>> = ingress.metadata.resource_version.as_deref().map(Into::into);
-        let same = self.known.get(&name).is_some_and(|known| known.resource_version == resource_version);
-        if same && resource_version.is_some() {
+        let hash = self.hasher.hash_one(name);
+        let version = ingress.metadata.resource_version.as_ref().map(|version| self.hasher.hash_one(version));
+        let known = self.known.find(hash, |known| known.name() == name);
+        if version.is_some() && known.is_some_and(|known| known.version == version) {
             return;
         }
         // The new one's revisions are named before the old one's are given up, so that slots in both stay.
-        let entries = compile::ingress(ingress, names, skipped).into_boxed_slice();
-        self.remove(&name, names, skipped);
+        let (source, entries) = compile::ingress(ingress, names, skipped);
+        self.remove(name, names, skipped);
         for entry in &entries {
             self.claim(entry.clone(), skipped);
         }
-        self.known.insert(name, Known { resource_version, entries });
+        let (hasher, known) = (&self.hasher, Known { source, version, entries: entries.into() });
+        self.known.insert_unique(hash, known, |known| hasher.hash_one(known.name()));
     }
 
-    fn remove(&mut self, name: &Name, names: Names<'_>, skipped: &mut Vec<Skipped>) {
-        let Some(known) = self.known.remove(name) else { return };
+    fn remove(&mut self, name: Name<'_>, names: Names<'_>, skipped: &mut Vec<Skipped>) {
+        let hash = self.hasher.hash_one(name);
+        let Ok(found) = self.known.find_entry(hash, |known| known.name() == name) else { return };
+        let (known, _) = found.remove();
         for entry in &known.entries {
             self.release(entry, skipped);
         }
@@ -166,9 +179,17 @@ impl Routes {
     }
 }
 
-fn name(ingress: &Ingress) -> Name {
-    let namespace = ingress.metadata.namespace.as_deref().unwrap_or_default();
-    (namespace.into(), ingress.metadata.name.as_deref().unwrap_or_default().into())
+type Name<'a> = (&'a str, &'a str);
+
+fn name(ingress: &Ingress) -> Name<'_> {
+    let metadata = &ingress.metadata;
+    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
+impl Known {
+    fn name(&self) -> Name<'_> {
+        (&self.source.namespace, &self.source.name)
+    }
 }
 
 #[cfg(test)]

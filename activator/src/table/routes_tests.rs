@@ -162,7 +162,7 @@ fn the_older_ingress_keeps_a_host_and_the_hash_names_it() {
         let (table, skipped) = table(&objects);
         assert_eq!(chosen(&table, "h", "/", &[]), Some("old".into()));
         assert_eq!(skipped, [Skipped::HostTaken { ingress: "default/a-new".into(), host: "h".into() }]);
-        assert_eq!(table.host("h").unwrap().hash, ingress_hash(&old).as_str());
+        assert_eq!(table.host("h").unwrap().hash(), ingress_hash(&old).as_str());
     }
 }
 
@@ -378,7 +378,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 /// Which version of which Ingress has which host.
 fn outcome(table: &Table) -> BTreeMap<Pattern, (String, String)> {
-    let of = |entry: &Entry| (entry.route.source.to_string(), entry.route.hash.to_str().unwrap().to_owned());
+    let of = |entry: &Entry| (entry.route.source.to_string(), entry.route.source.version.to_string());
     table.entries().map(|entry| (entry.pattern.clone(), of(entry))).collect()
 }
 

@@ -22,7 +22,7 @@ struct Pod {
     /// [`Target::hash`], beside what else a pick reads.
     hash: u64,
     in_flight: u32,
-    /// Requests at once that it may be given now; of no meaning without a cap.
+    /// Requests at once; of no meaning without a cap.
     capacity: u32,
     /// Its place among the candidates; `None`: gets no new requests.
     rank: Option<u32>,
@@ -199,7 +199,10 @@ impl Fleet {
         for (rank, index) in self.candidates.iter().enumerate() {
             if let Some(Some(pod)) = self.pods.get_mut(*index as usize) {
                 pod.rank = Some(rank as u32);
-                pod.capacity = subset::capacity(self.cap, pod.target.pods(), self.share.activators);
+                pod.capacity = match self.limit {
+                    0 => self.cap,
+                    limit => subset::capacity(limit, pod.target.pods(), self.share.activators),
+                };
                 if pod.in_flight < pod.capacity {
                     self.free.insert(rank);
                 }
@@ -216,6 +219,7 @@ impl Fleet {
             if let Some(Some(pod)) = self.pods.get_mut(index as usize) {
                 pod.usable = true;
                 if pod.target != *target {
+                    // The same address, spoken to in another way or standing for more pods.
                     pod.target = Arc::clone(target);
                 }
             }

@@ -50,6 +50,7 @@ pub(crate) struct Door {
     pub(crate) inside: Option<SocketAddr>,
     pub(crate) tls: Option<SocketAddr>,
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) profiles: Option<SocketAddr>,
     pub(crate) feed: Feed,
     pub(crate) shared: Arc<Shared>,
     pub(crate) stop: CancellationToken,
@@ -65,6 +66,7 @@ impl Door {
             inside: activator.inside_addr(),
             tls: activator.tls_addr(),
             metrics: activator.metrics_addr(),
+            profiles: activator.profiles_addr(),
             feed: activator.feed(),
             shared: activator.shared(),
             running: tokio::spawn(activator.run(stop.clone())),
@@ -121,7 +123,7 @@ impl Door {
         let object: Ingress = serde_json::from_value(object).unwrap();
         let hash = ingress_hash(&object);
         self.feed.ingress(Change::Applied(object));
-        let served = || self.shared.table.load().entries().any(|entry| entry.route.hash == hash.as_str());
+        let served = || self.shared.table.load().entries().any(|entry| *entry.route.source.version == *hash);
         until("ingress served", served).await;
     }
 

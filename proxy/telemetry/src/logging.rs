@@ -2,7 +2,7 @@
 //!
 //! It is not the request log. [`Settings`] say what a line looks like (a zap configuration laid over the defaults),
 //! [`line`] makes one, [`rate`] bounds how many a second may bring. Called by `tracing`; spans are not followed. The level can be changed while the
-//! process runs ([`Level`]).
+//! process runs ([`Log::shape`]).
 
 mod line;
 mod rate;
@@ -11,7 +11,7 @@ pub mod stamp;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use tracing::level_filters::LevelFilter;
@@ -35,9 +35,27 @@ pub struct Process {
     pub context: Vec<(&'static str, String)>,
 }
 
-/// The finest level written, which may change.
+/// A process's log; clones are the same log.
 #[derive(Debug, Clone)]
-pub struct Level(Arc<AtomicUsize>);
+pub struct Log(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    process: Process,
+    /// Beside the form, for it is asked at many places that log nothing.
+    level: AtomicUsize,
+    /// Off the request path: looked at for events that pass the level only.
+    form: RwLock<Arc<Form>>,
+}
+
+/// How lines look.
+#[derive(Debug)]
+struct Form {
+    settings: Settings,
+    /// What every line carries, rendered once.
+    context: Vec<u8>,
+    sampler: Mutex<Sampler>,
+}
 
 const LEVELS: [LevelFilter; 6] = [
     LevelFilter::OFF,
@@ -48,51 +66,60 @@ const LEVELS: [LevelFilter; 6] = [
     LevelFilter::TRACE,
 ];
 
-impl Level {
-    fn new(level: LevelFilter) -> Self {
-        Self(Arc::new(AtomicUsize::new(Self::number(level))))
-    }
+fn number(level: LevelFilter) -> usize {
+    LEVELS.iter().position(|known| *known == level).unwrap_or(3)
+}
 
-    fn number(level: LevelFilter) -> usize {
-        LEVELS.iter().position(|known| *known == level).unwrap_or(3)
+/// Writes the process's events from now on, and gives the means to change how. A second call writes nothing.
+pub fn start(settings: &Settings, process: Process) -> Log {
+    let log = Log::new(settings.clone(), process);
+    let _ = tracing::subscriber::set_global_default(Logger(log.clone()));
+    log
+}
+
+impl Log {
+    fn new(settings: Settings, process: Process) -> Self {
+        let level = AtomicUsize::new(number(settings.level));
+        let form = RwLock::new(Arc::new(Form::new(settings, &process)));
+        Self(Arc::new(Inner { process, level, form }))
     }
 
     /// The finest level that is written now.
-    pub fn get(&self) -> LevelFilter {
-        LEVELS.get(self.0.load(Ordering::Relaxed)).copied().unwrap_or(LevelFilter::INFO)
+    pub fn level(&self) -> LevelFilter {
+        LEVELS.get(self.0.level.load(Ordering::Relaxed)).copied().unwrap_or(LevelFilter::INFO)
     }
 
-    /// Another from now on. Whether that is a change.
-    pub fn set(&self, level: LevelFilter) -> bool {
-        let changed = self.0.swap(Self::number(level), Ordering::Relaxed) != Self::number(level);
-        if changed {
+    /// From now on lines are so.
+    pub fn shape(&self, settings: Settings) {
+        let level = settings.level;
+        let form = Arc::new(Form::new(settings, &self.0.process));
+        *self.0.form.write().unwrap_or_else(PoisonError::into_inner) = form;
+        if self.0.level.swap(number(level), Ordering::Relaxed) != number(level) {
             // Every place that logs remembers whether it is heard.
             tracing::callsite::rebuild_interest_cache();
+            tracing::info!(%level, "log level changed");
         }
-        changed
+    }
+
+    /// The line of an event, and where it goes.
+    fn line(&self, event: &Event<'_>, now: SystemTime) -> Option<(Vec<u8>, Output)> {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        let form = Arc::clone(&self.0.form.read().unwrap_or_else(PoisonError::into_inner));
+        let mut sampler = form.sampler.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sampler.admits(*metadata.level(), &fields.message, stamp::since_epoch(now)) {
+            return None;
+        }
+        drop(sampler);
+        let caller = caller(metadata.module_path(), metadata.file(), metadata.line());
+        let (level, logger, context) = (*metadata.level(), self.0.process.name, form.context.as_slice());
+        let line = Line { level, at: now, logger, caller: &caller, context, fields: &fields };
+        Some((line.render(&form.settings), form.settings.output))
     }
 }
 
-/// Writes the process's events from now on, and gives the means to change the level. A second call writes nothing.
-pub fn start(settings: &Settings, process: &Process) -> Level {
-    let logger = Logger::new(settings.clone(), process);
-    let level = logger.level.clone();
-    let _ = tracing::subscriber::set_global_default(logger);
-    level
-}
-
-struct Logger {
-    settings: Settings,
-    level: Level,
-    name: &'static str,
-    crates: &'static [&'static str],
-    /// What every line carries, rendered once.
-    context: Vec<u8>,
-    /// Not on the request path: taken for events that pass the level only.
-    sampler: Mutex<Sampler>,
-}
-
-impl Logger {
+impl Form {
     fn new(settings: Settings, process: &Process) -> Self {
         let mut context = Fields::default();
         for (key, value) in &settings.initial_fields {
@@ -101,31 +128,11 @@ impl Logger {
         for (key, value) in &process.context {
             context.text(key, value);
         }
-        Self {
-            level: Level::new(settings.level),
-            name: process.name,
-            crates: process.crates,
-            context: context.rest,
-            sampler: Mutex::new(Sampler::new(settings.rate)),
-            settings,
-        }
-    }
-
-    fn line(&self, event: &Event<'_>, now: SystemTime) -> Option<Vec<u8>> {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let metadata = event.metadata();
-        let mut sampler = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sampler.admits(*metadata.level(), &fields.message, stamp::since_epoch(now)) {
-            return None;
-        }
-        drop(sampler);
-        let caller = caller(metadata.module_path(), metadata.file(), metadata.line());
-        let (level, context) = (*metadata.level(), self.context.as_slice());
-        let line = Line { level, at: now, logger: self.name, caller: &caller, context, fields: &fields };
-        Some(line.render(&self.settings))
+        Self { context: context.rest, sampler: Mutex::new(Sampler::new(settings.rate)), settings }
     }
 }
+
+struct Logger(Log);
 
 impl Subscriber for Logger {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
@@ -134,19 +141,19 @@ impl Subscriber for Logger {
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let origin = metadata.target().split("::").next().unwrap_or_default();
-        let most = self.level.get();
-        let most = if self.crates.contains(&origin) { most } else { most.min(LevelFilter::WARN) };
+        let most = self.0.level();
+        let most = if self.0.0.process.crates.contains(&origin) { most } else { most.min(LevelFilter::WARN) };
         metadata.is_event() && *metadata.level() <= most
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level.get())
+        Some(self.0.level())
     }
 
     fn event(&self, event: &Event<'_>) {
-        let Some(line) = self.line(event, SystemTime::now()) else { return };
+        let Some((line, output)) = self.0.line(event, SystemTime::now()) else { return };
         // One write, so that lines of several threads do not mix. Nobody to tell if nobody reads.
-        let _ = match self.settings.output {
+        let _ = match output {
             Output::Stderr => io::stderr().lock().write_all(&line),
             Output::Stdout => io::stdout().lock().write_all(&line),
         };
@@ -190,13 +197,13 @@ mod tests {
             fn enter(&self, _: &Id) {}
             fn exit(&self, _: &Id) {}
             fn event(&self, event: &Event<'_>) {
-                let line = self.0.line(event, SystemTime::UNIX_EPOCH);
-                self.1.lock().unwrap().extend(line.map(|line| String::from_utf8(line).unwrap()));
+                let line = self.0.0.line(event, SystemTime::UNIX_EPOCH);
+                self.1.lock().unwrap().extend(line.map(|(line, _)| String::from_utf8(line).unwrap()));
             }
         }
         let context = vec![("knative.dev/key", "ns/rev".to_string()), ("knative.dev/pod", "pod1".to_string())];
         let process = Process { name: "queueproxy", crates: &["telemetry"], context };
-        let kept = Arc::new(Kept(Logger::new(settings, &process), Mutex::default()));
+        let kept = Arc::new(Kept(Logger(Log::new(settings, process)), Mutex::default()));
         tracing::subscriber::with_default(Arc::clone(&kept), events);
         kept.1.lock().unwrap().clone()
     }
@@ -226,13 +233,18 @@ mod tests {
     }
 
     #[test]
-    fn the_level_follows_its_setting() {
-        let level = Level::new(LevelFilter::INFO);
-        assert!(!level.set(LevelFilter::INFO), "no change");
-        for filter in LEVELS {
-            level.set(filter);
-            assert_eq!(level.get(), filter);
+    fn the_form_can_change_while_it_is_used() {
+        let process = Process { name: "n", crates: &["telemetry"], context: vec![("pod", "p".to_string())] };
+        let log = Log::new(Settings::default(), process);
+        assert_eq!(log.level(), LevelFilter::INFO);
+        let mut settings = Settings { encoding: Encoding::Console, ..Settings::default() };
+        for level in LEVELS {
+            settings.level = level;
+            log.shape(settings.clone());
+            assert_eq!(log.level(), level);
         }
+        let form = log.0.form.read().unwrap();
+        assert_eq!((form.settings.encoding, form.context.as_slice()), (Encoding::Console, &b"\"pod\":\"p\""[..]));
     }
 
     #[test]

@@ -101,9 +101,15 @@ pub fn tracing(protocol: &str, export: Export) -> Result<Option<Export>, Observa
     }
 }
 
+/// The request log of a process of the system itself: no probes, for they never get that far.
+pub fn request_log(settings: &api::settings::Observability) -> Option<Settings> {
+    let template = || settings.request_log_template.clone();
+    settings.enable_request_log.then(|| Settings { template: template(), probes: false })
+}
+
 impl Observability {
     /// What `config-observability` wants of a process of the system itself, whose Prometheus page is at `default_port`
-    /// unless said otherwise. Its request log has no probes: they never get that far.
+    /// unless said otherwise.
     pub fn of_process(settings: &api::settings::Observability, default_port: u16) -> Result<Self, ObservabilityError> {
         let (metrics_wanted, traces) = (&settings.metrics, &settings.tracing);
         let interval =
@@ -113,9 +119,7 @@ impl Observability {
         let rate = traces.sampling_rate;
         let tracing =
             tracing(&traces.protocol, Export { endpoint: traces.endpoint.clone(), rate, ..Export::default() })?;
-        let request_log = settings
-            .enable_request_log
-            .then(|| Settings { template: settings.request_log_template.clone(), probes: false });
+        let request_log = request_log(settings);
         let profiling = settings.runtime.profiling == "enabled";
         Ok(Self { prometheus, tracing, push, request_log, profiling })
     }

@@ -139,7 +139,7 @@ impl Trace {
     }
 
     /// The next hop has answered, or why it has not.
-    pub fn app_answers(&mut self, status: Result<StatusCode, &'static str>) {
+    pub fn next_answers(&mut self, status: Result<StatusCode, &'static str>) {
         let now = self.since.elapsed();
         if let Some(record) = &mut self.record {
             record.answered = Some((now, status));

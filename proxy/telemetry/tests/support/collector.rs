@@ -1,5 +1,5 @@
-//! A collector for both protocols of OTLP. It decodes with the messages that the OpenTelemetry project publishes, so
-//! that a wrong field number of ours is seen.
+//! A collector for both protocols of OTLP, for the tests of whoever sends. It decodes with the messages that the
+//! OpenTelemetry project publishes, so that a wrong field number of ours is seen.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 use std::cell::{Cell, RefCell};
@@ -161,7 +161,8 @@ impl Scoped {
     }
 }
 
-fn spans(calls: &[Call]) -> Vec<Scoped> {
+/// The spans among some calls.
+pub fn spans(calls: &[Call]) -> Vec<Scoped> {
     let traces = calls.iter().filter(|call| call.taken && (call.path.contains("race")));
     let requests = traces.map(|call| ExportTraceServiceRequest::decode(call.message.clone()).expect("no traces"));
     let mut spans = Vec::new();
