@@ -1,4 +1,5 @@
 //! The annotations by which a revision says how its requests are held and ordered, seen from outside.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say where")]
 
 mod support;
 
