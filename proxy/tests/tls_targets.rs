@@ -42,7 +42,7 @@ fn secure(texts: &[&str]) -> (Trust, Secure) {
 }
 
 /// A target with a certificate that answers with the request's version; counts its connections.
-async fn target((chain, key): (&str, &str)) -> (SocketAddr, Rc<Cell<usize>>, Tls) {
+fn target((chain, key): (&str, &str)) -> (SocketAddr, Rc<Cell<usize>>, Tls) {
     let tls = Tls::new(&Options::default(), chain.as_bytes(), key.as_bytes()).unwrap();
     let listener = proxy::accept::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
     let address = listener.local_addr().unwrap();
@@ -75,7 +75,7 @@ async fn ask(pool: &Pool, to: SocketAddr, tls: &Secure, version: Version) -> Res
 #[test]
 fn both_protocols_without_alpn_and_connections_are_reused() {
     on_runtime(async {
-        let (address, opened, _) = target(POD).await;
+        let (address, opened, _) = target(POD);
         let (_, tls) = secure(&[AUTHORITY]);
         let pool = Pool::new(PoolConfig::default());
         for _ in 0..5 {
@@ -102,7 +102,7 @@ fn t70_a_target_must_prove_both_names_to_an_authority() {
             (NAMELESS, "the certificate is not for kn-user-ns"),
             (MISNAMED, "data-plane.knative.dev"),
         ] {
-            let (address, ..) = target(certificate).await;
+            let (address, ..) = target(certificate);
             let pool = Pool::new(PoolConfig::default());
             for version in [Version::HTTP_11, Version::HTTP_2] {
                 let mut request = request(version);
@@ -119,7 +119,7 @@ fn t70_a_target_must_prove_both_names_to_an_authority() {
 #[test]
 fn new_authorities_count_for_new_connections() {
     on_runtime(async {
-        let (address, opened, server) = target(POD).await;
+        let (address, opened, server) = target(POD);
         let (trust, tls) = secure(&[AUTHORITY]);
         let pool = Pool::new(PoolConfig::default());
         ask(&pool, address, &tls, Version::HTTP_11).await.unwrap();
@@ -152,7 +152,7 @@ fn nobody_to_believe_is_an_error_and_changes_nothing() {
 #[test]
 fn an_address_that_changes_its_kind_of_connection_gets_a_new_stack() {
     on_runtime(async {
-        let (address, ..) = target(POD).await;
+        let (address, ..) = target(POD);
         let (trust, tls) = secure(&[AUTHORITY]);
         let pool = Pool::new(PoolConfig::default());
         ask(&pool, address, &tls, Version::HTTP_11).await.unwrap();
@@ -176,7 +176,7 @@ fn idle_connections_are_bounded_over_all_targets_and_the_oldest_go() {
         let mut targets = Vec::new();
         let used = Rc::new(RefCell::new(Vec::new()));
         for n in 0..10 {
-            let (address, opened, _) = target(POD).await;
+            let (address, opened, _) = target(POD);
             let (_, tls) = secure(&[AUTHORITY]);
             ask(&pool, address, &tls, Version::HTTP_11).await.unwrap();
             used.borrow_mut().push(n);

@@ -29,6 +29,8 @@ pub struct Account {
     in_flight: InFlight,
     timing: Timing,
     measure: Measure,
+    /// The cookie of a session that begins with it. Boxed, since few do and every request moves it.
+    session: Option<Box<HeaderValue>>,
     /// Its line in the log, if there is one.
     log: Option<Box<Entry>>,
     /// Its spans, if it is traced.
@@ -64,6 +66,7 @@ impl Account {
             door: Rc::clone(door),
             timing: Timing::default(),
             measure,
+            session: None,
             log,
             trace,
         }
@@ -79,6 +82,16 @@ impl Account {
         let shard = self.door.shard;
         self.revision().metrics(&self.door.shared.metrics).at(shard).active.up();
         self.permit.insert(permit)
+    }
+
+    /// A session begins with it: its answer carries this cookie.
+    pub fn session_begins(&mut self, cookie: HeaderValue) {
+        self.session = Some(Box::new(cookie));
+    }
+
+    /// The cookie of the session that begins with it.
+    pub fn take_session(&mut self) -> Option<HeaderValue> {
+        self.session.take().map(|cookie| *cookie)
     }
 
     /// The pod that works on it.

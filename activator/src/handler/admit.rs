@@ -1,17 +1,21 @@
 //! From a request to a response of some pod: take a slot or wait for one, send, and try another pod while nothing has
 //! been sent, or what was sent may be sent again.
 
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
+use api::activation::FairShare;
 use api::headers::PASSTHROUGH_LB;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use proxy::{Body, Fault, forward};
 
-use super::Door;
 use super::account::{Account, Queued};
+use super::{Client, Door};
+use crate::config::Routing;
 use crate::feed::Event;
 use crate::revision::Revision;
 use crate::throttle::ask::Ask;
+use crate::throttle::queue::Full;
 use crate::throttle::{Admission, Permit, Wait};
 
 /// Pods tried for one request. Each failed one is out until it passes a probe, so this is not reached unless pods
@@ -19,16 +23,22 @@ use crate::throttle::{Admission, Permit, Wait};
 const MOST_TRIES: usize = 8;
 
 /// Sends a request to a pod of its revision. Dropping the future leaves the line, or the pod, at once.
-pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Account) -> Result<Response<Body>, Fault> {
+pub async fn serve(
+    door: &Door,
+    client: &Client,
+    request: &mut Request<Body>,
+    account: &mut Account,
+) -> Result<Response<Body>, Fault> {
+    let Terms { ask, patience } = terms(door, client, request, account);
     let mut repeat = None;
     let mut repeated = false;
     for attempt in 1.. {
         let throttle = &account.revision().throttle;
-        let admission = if attempt == 1 { throttle.enter(&Ask::DEFAULT) } else { throttle.enter_again(&Ask::DEFAULT) };
+        let admission = if attempt == 1 { throttle.enter(&ask) } else { throttle.enter_again(&ask) };
         let permit = match admission {
             Admission::Admitted(permit) => permit,
-            Admission::Waiting(wait, asleep) => Box::pin(in_line(door, account, wait, asleep)).await,
-            Admission::Full(_) => return Err(queue_full()),
+            Admission::Waiting(wait, asleep) => Box::pin(in_line(door, account, wait, asleep, patience)).await?,
+            Admission::Full(bound) => return Err(full(bound)),
         };
         let pod = account.admitted(permit).target();
         let (address, host, passed_through) = (pod.connect(), pod.host().clone(), pod.is_passed_through());
@@ -70,6 +80,61 @@ pub async fn serve(door: &Door, request: &mut Request<Body>, account: &mut Accou
     Err(Fault::Dial("no pod took the request".to_owned()))
 }
 
+/// What a request asks for at the door, and how long it may stand there.
+struct Terms {
+    ask: Ask,
+    patience: Option<Duration>,
+}
+
+/// Reads them from the policy of the revision; a session that begins is noted in the account.
+fn terms(door: &Door, client: &Client, request: &Request<Body>, account: &mut Account) -> Terms {
+    let bytes = bytes_held(request);
+    let settings = account.revision().settings.load();
+    let Some(policy) = settings.policy.as_deref() else {
+        return Terms { ask: Ask::plain(bytes), patience: None };
+    };
+    let whose = match policy.fair_share {
+        Some(FairShare::Ip) => client_ip(door, client, request.headers()),
+        _ => client.peer.address.ip(),
+    };
+    let ask = Ask::of(Some(policy), request.headers(), whose, bytes);
+    let cookie = ask.set_cookie(policy, client.entrance.is_secure());
+    let patience = policy.queue_timeout;
+    drop(settings);
+    if let Some(cookie) = cookie {
+        account.session_begins(cookie);
+    }
+    Terms { ask, patience }
+}
+
+/// What a waiting request holds here, about: its head, and as much of its body as is taken in before a pod takes it.
+fn bytes_held(request: &Request<Body>) -> usize {
+    /// HTTP/1 takes in no longer body than this; of one of unknown length nothing, so this is too much.
+    const BODY: u64 = 16 << 10;
+    /// h2 takes in as much as a stream's window.
+    const BODY_H2: u64 = 1 << 20;
+    let lines: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    let body = match (http_body::Body::size_hint(request.body()).exact(), request.version()) {
+        (Some(length), Version::HTTP_2) => length.min(BODY_H2),
+        (Some(length), _) if length <= BODY => length,
+        (Some(_), _) => 0,
+        (None, _) => BODY,
+    };
+    lines + target + body as usize
+}
+
+/// The client's address: behind a gateway the one that it saw, which it has appended before ours was.
+fn client_ip(door: &Door, client: &Client, headers: &HeaderMap) -> IpAddr {
+    let peer = client.peer.address.ip();
+    if matches!(door.routing, Routing::Ingress { .. }) {
+        return peer;
+    }
+    let line = headers.get_all("x-forwarded-for").iter().next_back().and_then(|line| line.to_str().ok());
+    let seen = line.and_then(|line| line.rsplit(',').nth(1)).and_then(|ip| ip.trim().parse().ok());
+    seen.unwrap_or(peer)
+}
+
 /// Takes the pod out before its slot is given back: nobody else in line shall run into it.
 fn set_aside(door: &Door, account: &Account) {
     let revision = account.revision();
@@ -81,7 +146,13 @@ fn set_aside(door: &Door, account: &Account) {
 }
 
 /// Waits for the turn. In a function of its own, and boxed by its caller, because most requests do not wait.
-async fn in_line(door: &Door, account: &mut Account, wait: Wait, asleep: bool) -> Permit {
+async fn in_line(
+    door: &Door,
+    account: &mut Account,
+    wait: Wait,
+    asleep: bool,
+    patience: Option<Duration>,
+) -> Result<Permit, Fault> {
     let start = Instant::now();
     account.joins(start);
     let revision = account.revision();
@@ -89,16 +160,27 @@ async fn in_line(door: &Door, account: &mut Account, wait: Wait, asleep: bool) -
         revision.wake.queued(&revision.key, &door.shared.observer, start);
     }
     door.shared.reporter.waits(revision, start);
-    let permit = InLine::new(door, revision, wait).turn().await;
+    let permit = InLine::new(door, revision, wait).turn(patience).await;
     account.waited(start, Instant::now());
-    permit
+    permit.ok_or_else(|| Fault::Other {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        reason: "queue-timeout",
+        body: format!("waited in line for longer than {} allows\n", api::activation::QUEUE_TIMEOUT).into(),
+        retry_after: Some(1),
+    })
 }
 
-/// Upstream's text and status.
-fn queue_full() -> Fault {
+/// Upstream's text and status; the reason says which bound it was.
+fn full(bound: Full) -> Fault {
+    let reason = match bound {
+        Full::Length => "queue-full",
+        Full::Bytes => "queue-bytes",
+        Full::TotalLength => "queue-full-total",
+        Full::TotalBytes => "queue-bytes-total",
+    };
     Fault::Other {
         status: StatusCode::SERVICE_UNAVAILABLE,
-        reason: "queue-full",
+        reason,
         body: "pending request queue full\n".into(),
         retry_after: Some(1),
     }
@@ -116,9 +198,9 @@ impl<'a> InLine<'a> {
         Self { revision, wait: Some(wait), _queued: Queued::new(door, revision) }
     }
 
-    async fn turn(mut self) -> Permit {
-        let Some(wait) = self.wait.as_mut() else { return std::future::pending().await };
-        wait.await
+    /// `None`: it took too long, and the place is given up.
+    async fn turn(mut self, patience: Option<Duration>) -> Option<Permit> {
+        self.wait.take()?.within(patience).await
     }
 }
 

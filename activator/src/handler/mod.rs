@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::headers::{NETWORK_HASH, ORIGINAL_HOST, PROXY_REQUEST, SERVING_NAMESPACE, SERVING_REVISION};
-use http::header::{HeaderName, HeaderValue, LOCATION};
+use http::header::{HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use proxy::body::Tracked;
 use proxy::deadline::{Deadline, Limited, Timers};
@@ -150,11 +150,14 @@ async fn exchange(
     deadline: &mut Deadline,
 ) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
     let upgrade = door.rewrite(client, request, present, destination)?;
-    let mut response = match deadline.run(admit::serve(door, request, account)).await {
+    let mut response = match deadline.run(admit::serve(door, client, request, account)).await {
         Ok(served) => served?,
         Err(limit) => return Err(Fault::Timeout { limit, text: TIMEOUT_TEXT }),
     };
     let tunnel = forward::answer(&mut response, upgrade)?;
+    if let Some(cookie) = account.take_session() {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     Ok((response, tunnel))
 }
 

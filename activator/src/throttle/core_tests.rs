@@ -283,9 +283,13 @@ fn a_change_of_a_thousand_pods_under_ten_thousand_waiters() {
     let start = Instant::now();
     assert_eq!(core.set_pods(&pods, 0, start, &mut wake), None);
     let granting = start.elapsed();
-    let start = Instant::now();
-    assert_eq!(core.set_pods(&pods[1..], 0, start, &mut wake), None);
-    println!("set_pods: {granting:?} with 10,000 grants, {:?} without", start.elapsed());
+    // The shortest of a few: a busy machine adds to each.
+    let changes = (0..20).map(|n| {
+        let start = Instant::now();
+        assert_eq!(core.set_pods(&pods[n % 2..], 0, start, &mut wake), None);
+        start.elapsed()
+    });
+    println!("set_pods: {granting:?} with 10,000 grants, {:?} without", changes.min().unwrap_or_default());
     assert_eq!(wake.len(), tickets.len());
 }
 

@@ -66,7 +66,9 @@ fn two_releases_and_a_cancel() {
         let wait = waiting(&throttle);
         let threads = [first, second].map(|permit| thread::spawn(move || drop(permit)));
         drop(wait);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_nothing_left(&throttle);
     });
 }

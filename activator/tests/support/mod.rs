@@ -80,10 +80,15 @@ impl Door {
 
     /// Makes a revision known.
     pub(crate) async fn revision(&self, name: &str, spec: Value) {
+        self.revision_with(name, json!({}), spec).await;
+    }
+
+    /// The same with annotations.
+    pub(crate) async fn revision_with(&self, name: &str, annotations: Value, spec: Value) {
         let mut all = json!({ "containers": [{ "image": "i" }] });
         all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let object = json!({ "apiVersion": "serving.knative.dev/v1", "kind": "Revision",
-            "metadata": { "name": name, "namespace": "ns" }, "spec": all });
+            "metadata": { "name": name, "namespace": "ns", "annotations": annotations }, "spec": all });
         self.feed.revision(Change::Applied(serde_json::from_value(object).unwrap()));
         until("revision known", || self.get(name).is_some()).await;
     }

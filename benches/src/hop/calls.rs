@@ -14,7 +14,7 @@ impl Bench {
     /// CPU and rate in a closed loop, latency at a fixed rate.
     pub(super) async fn calls(&self, entry: &mut Entry) -> anyhow::Result<()> {
         let target = self.target(entry, Protocol::H2c)?;
-        let asked = grpc::uri(&target)?;
+        let asked = grpc::uri();
         let streams = grpc::streams(&target, CONNECTIONS, STREAMS_ON_EACH).await?;
         let before = entry.cpu();
         let (done, streams) = load::closed_loop(streams, asked.clone(), self.extent.h2_closed).await?;
