@@ -393,7 +393,7 @@ impl DataThread {
             let serving = listeners.into_iter().map(|(listener, entrance)| {
                 let door = Rc::clone(&door);
                 let make = move |peer| {
-                    let (door, client) = (Rc::clone(&door), Rc::new(Client { peer, entrance }));
+                    let (door, client) = (Rc::clone(&door), Rc::new(Client::new(peer, entrance)));
                     service_fn(move |request| handler::handle(Rc::clone(&door), Rc::clone(&client), request))
                 };
                 let tls = match entrance {

@@ -130,6 +130,11 @@ impl Timers {
         Deadline { watch: Watch::new(limits, Instant::now()), timer: None, spare: Some(self.clone()) }
     }
 
+    /// The same for a request that started then, when somebody has looked at the clock already.
+    pub fn start_at(&self, limits: Limits, start: std::time::Instant) -> Deadline {
+        Deadline { watch: Watch::new(limits, start.into()), timer: None, spare: Some(self.clone()) }
+    }
+
     fn give_back(&self, timer: Pin<Box<Sleep>>) {
         let mut timers = self.0.borrow_mut();
         if timers.len() < Self::MOST {

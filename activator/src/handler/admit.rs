@@ -29,12 +29,21 @@ pub async fn serve(
     request: &mut Request<Body>,
     account: &mut Account,
 ) -> Result<Response<Body>, Fault> {
-    let Terms { ask, patience } = terms(door, client, request, account);
+    let has_policy = account.revision().settings.load().policy.is_some();
+    let mut at_once = if has_policy { None } else { account.revision().throttle.enter_at_once() };
+    let Terms { ask, patience } = match at_once {
+        Some(_) => Terms { ask: Ask::DEFAULT, patience: None },
+        None => terms(door, client, request, account),
+    };
     let mut repeat = None;
     let mut repeated = false;
     for attempt in 1.. {
         let throttle = &account.revision().throttle;
-        let admission = if attempt == 1 { throttle.enter(&ask) } else { throttle.enter_again(&ask) };
+        let admission = match at_once.take() {
+            Some(permit) => Admission::Admitted(permit),
+            None if attempt == 1 => throttle.enter(&ask),
+            None => throttle.enter_again(&ask),
+        };
         let permit = match admission {
             Admission::Admitted(permit) => permit,
             Admission::Waiting(wait, asleep) => Box::pin(in_line(door, account, wait, asleep, patience)).await?,

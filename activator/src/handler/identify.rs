@@ -1,5 +1,6 @@
 //! Which revision a request is for. Pure but for the snapshots it reads.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
@@ -56,24 +57,63 @@ pub fn host_value(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Fault> 
     }
 }
 
+/// Where the last request of a connection went: clients mostly ask for the same host again, and to compare it costs less
+/// than to look it up.
+#[derive(Debug, Default)]
+pub struct Memory(RefCell<Option<Remembered>>);
+
+#[derive(Debug)]
+struct Remembered {
+    /// Of the table it was found in.
+    generation: u64,
+    /// As the client wrote it.
+    host: HeaderValue,
+    route: Arc<HostRoute>,
+}
+
+impl Memory {
+    fn of(&self, table: &Table, host: &[u8]) -> Option<Arc<HostRoute>> {
+        let memory = self.0.borrow();
+        let known = memory.as_ref().filter(|known| known.generation == table.generation());
+        known.filter(|known| known.host.as_bytes() == host).map(|known| Arc::clone(&known.route))
+    }
+
+    fn keep(&self, table: &Table, headers: &HeaderMap, host: &[u8], route: &Arc<HostRoute>) {
+        // Of h2 the authority is a part of the target, which is not kept for this.
+        if let Some(value) = headers.get(HOST).filter(|value| value.as_bytes() == host) {
+            let (host, route) = (value.clone(), Arc::clone(route));
+            *self.0.borrow_mut() = Some(Remembered { generation: table.generation(), host, route });
+        }
+    }
+}
+
 /// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`. One look-up finds the host and the slots of
 /// its revisions; a domain mapping takes one more, for its target.
 pub fn by_table(
     table: &Table,
     entrance: Entrance,
+    memory: &Memory,
     uri: &Uri,
     headers: &HeaderMap,
     random: impl Fn(u64) -> u64,
 ) -> Result<Destination, Nowhere> {
-    let asked = String::from_utf8_lossy(host(uri, headers));
-    let name = normalize(&asked);
-    let Some(mut route) = table.host(&name).filter(|route| entrance.serves(route.visibility)) else {
-        return Err(unknown_host(&name).into());
+    let asked = host(uri, headers);
+    let found = match memory.of(table, asked) {
+        Some(route) => route,
+        None => {
+            let asked_text = String::from_utf8_lossy(asked);
+            let name = normalize(&asked_text);
+            let found = table.host(&name).filter(|route| entrance.serves(route.visibility));
+            let found = found.ok_or_else(|| unknown_host(&name))?;
+            memory.keep(table, headers, asked, found);
+            Arc::clone(found)
+        }
     };
+    let mut route = &found;
     let mut set_headers = Vec::new();
     let mut rewrite_host = None;
     for hop in 0..MOST_REWRITES {
-        let path = find(route, uri, headers, &name)?;
+        let path = find(route, uri, headers, asked)?;
         if hop == 0 && route.to_https && !entrance.is_secure() {
             return Err(Nowhere::Https);
         }
@@ -95,16 +135,20 @@ pub fn by_table(
     Err(Nowhere::Fault(Fault::Other {
         status: StatusCode::LOOP_DETECTED,
         reason: "rewrite-loop",
-        body: format!("host {name:?} leads to other hosts and never to a service\n").into(),
+        body: format!("host {:?} leads to other hosts and never to a service\n", String::from_utf8_lossy(asked)).into(),
         retry_after: None,
     }))
 }
 
-fn find<'a>(route: &'a HostRoute, uri: &Uri, headers: &HeaderMap, name: &str) -> Result<&'a PathRoute, Fault> {
+fn find<'a>(route: &'a HostRoute, uri: &Uri, headers: &HeaderMap, asked: &[u8]) -> Result<&'a PathRoute, Fault> {
     route.path(uri.path(), headers).ok_or_else(|| Fault::Other {
         status: StatusCode::NOT_FOUND,
         reason: "unknown-path",
-        body: format!("host {name:?} has no route for this path and these headers\n").into(),
+        body: format!(
+            "host {:?} has no route for this path and these headers\n",
+            normalize(&String::from_utf8_lossy(asked))
+        )
+        .into(),
         retry_after: None,
     })
 }

@@ -78,7 +78,7 @@ impl Gateway {
     }
 
     fn find(&self, entrance: Entrance, parts: &http::request::Parts) -> Result<Destination, Nowhere> {
-        by_table(&self.table, entrance, &parts.uri, &parts.headers, |_| 0)
+        by_table(&self.table, entrance, &Memory::default(), &parts.uri, &parts.headers, |_| 0)
     }
 
     fn fault(&self, entrance: Entrance, host: &str) -> (u16, &'static str, String) {
@@ -187,4 +187,35 @@ fn a_redirected_host_is_sent_to_https_with_path_and_query() {
 fn an_authority_in_the_target_wins_over_host() {
     let parts = http::Request::get("http://a.example.com/x").header(HOST, "b").body(()).unwrap().into_parts().0;
     assert_eq!(host(&parts.uri, &parts.headers), b"a.example.com");
+}
+
+#[test]
+fn a_connection_remembers_its_host_until_the_table_changes() {
+    let revisions = revisions(&["rev"]);
+    let mut routes = Routes::new(CLASS);
+    let shared = ArcSwap::<Table>::default();
+    let mut publish = |host: &str| {
+        let ingress: Ingress = serde_json::from_value(json!({
+            "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+            "metadata": { "name": "i", "namespace": "ns",
+                "annotations": { "networking.knative.dev/ingress.class": CLASS } },
+            "spec": { "rules": [{ "hosts": [host], "visibility": "ExternalIP", "http": { "paths": [{ "splits": [
+                { "serviceNamespace": "ns", "serviceName": "rev", "servicePort": 80, "percent": 100 }] }] } }] },
+        }))
+        .unwrap();
+        let certificates = Certificates::default();
+        routes.change(Change::Applied(ingress), Names { revisions: &revisions, certificates: &certificates });
+        routes.publish(&shared);
+    };
+    let memory = Memory::default();
+    let ask = |host: &str| {
+        let parts = parts(host);
+        by_table(&shared.load(), Entrance::External, &memory, &parts.uri, &parts.headers, |_| 0).is_ok()
+    };
+    publish("a.example.com");
+    assert!(ask("a.example.com") && ask("a.example.com") && ask("A.example.com:80"));
+    assert!(!ask("b.example.com"), "another host is looked up");
+    assert!(ask("a.example.com"));
+    publish("b.example.com");
+    assert!(!ask("a.example.com") && ask("b.example.com"), "another table too");
 }

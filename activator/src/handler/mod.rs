@@ -34,7 +34,7 @@ use crate::metrics::cells::Shard;
 use crate::metrics::requests::Measure;
 use crate::shared::Shared;
 use account::{Account, Accounting};
-use identify::{Destination, Nowhere};
+use identify::{Destination, Memory, Nowhere};
 use probes::Probe;
 
 /// Who signs our own answers.
@@ -84,6 +84,15 @@ pub struct Client {
     pub peer: Peer,
     /// Which listener took it.
     pub entrance: Entrance,
+    /// Where its last request went.
+    pub memory: Memory,
+}
+
+impl Client {
+    /// A client that has asked for nothing yet.
+    pub fn new(peer: Peer, entrance: Entrance) -> Self {
+        Self { peer, entrance, memory: Memory::default() }
+    }
 }
 
 /// Serves one request.
@@ -106,16 +115,17 @@ async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) ->
     if let Some(probe) = probes::classify(request.headers(), present) {
         return uncounted(door.answer_probe(&probe, request));
     }
-    let measure = Measure::arrive(request, client.entrance.is_secure(), Instant::now());
+    let arrived = Instant::now();
+    let measure = Measure::arrive(request, client.entrance.is_secure(), arrived);
     // It tells the pod by the request's headers.
     let trace = door.traces.as_ref().and_then(|traces| traces.arrive(request, &client.peer));
-    let destination = match door.identify(client.entrance, request) {
+    let destination = match door.identify(client, request) {
         Ok(destination) => destination,
         Err(Nowhere::Fault(fault)) => return door.charged_to_nobody(door.fault(&fault), measure, trace),
         Err(Nowhere::Https) => return door.charged_to_nobody(door.to_https(request), measure, trace),
     };
     let mut account = Account::open(door, Arc::clone(&destination.revision), request, &client.peer, measure, trace);
-    let mut deadline = door.timers.start(destination.revision.settings.load().limits);
+    let mut deadline = door.timers.start_at(destination.revision.settings.load().limits, arrived);
     let answered = exchange(door, client, request, present, &destination, &mut account, &mut deadline).await;
     let (mut response, tunnel) = match answered {
         Ok(answered) => answered,
@@ -162,11 +172,12 @@ async fn exchange(
 }
 
 impl Door {
-    fn identify(&self, entrance: Entrance, request: &Request<Body>) -> Result<Destination, Nowhere> {
+    fn identify(&self, client: &Client, request: &Request<Body>) -> Result<Destination, Nowhere> {
         let (uri, headers) = (request.uri(), request.headers());
         match &self.routing {
             Routing::Ingress { .. } => {
-                identify::by_table(&self.shared.table.load(), entrance, uri, headers, |n| fastrand::u64(0..n))
+                let table = self.shared.table.load();
+                identify::by_table(&table, client.entrance, &client.memory, uri, headers, |n| fastrand::u64(0..n))
             }
             Routing::Identity { cluster_domain } => {
                 Ok(identify::by_identity(uri, headers, cluster_domain, &self.shared.revisions)?)

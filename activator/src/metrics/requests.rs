@@ -79,6 +79,11 @@ impl Measure {
         (self.asked, self.answer) = (Some(now), None);
     }
 
+    /// Whether a pod was asked.
+    pub fn has_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// Whether a pod is asked that has not answered.
     pub fn unanswered(&self) -> bool {
         self.asked.is_some() && self.answer.is_none()

@@ -50,19 +50,29 @@ pub struct Reporter {
 
 /// A request in flight; dropping it ends it.
 #[derive(Debug)]
-pub struct InFlight(Arc<Revision>);
+pub struct InFlight {
+    revision: Arc<Revision>,
+    /// When it ended, if somebody has looked at the clock.
+    ended: Option<Instant>,
+}
 
 impl InFlight {
     /// The revision it is for.
     pub fn revision(&self) -> &Arc<Revision> {
-        &self.0
+        &self.revision
+    }
+
+    /// It ended then; to be dropped now.
+    pub fn ends(&mut self, now: Instant) {
+        self.ended = Some(now);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(window) = self.0.load.lock().as_mut() {
-            window.leave(Instant::now());
+        let now = self.ended.unwrap_or_else(Instant::now);
+        if let Some(window) = self.revision.load.lock().as_mut() {
+            window.leave(now);
         }
     }
 }
@@ -109,10 +119,10 @@ impl Reporter {
             *slot = Some(window);
             drop(slot);
             self.active().push(Arc::clone(&revision));
-            return InFlight(revision);
+            return InFlight { revision, ended: None };
         }
         drop(slot);
-        InFlight(revision)
+        InFlight { revision, ended: None }
     }
 
     /// A request found no room. Told at once if the load has grown to twice what the autoscaler knows, so that a burst

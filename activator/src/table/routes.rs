@@ -160,6 +160,7 @@ impl Routes {
         if !std::mem::take(&mut self.changed) {
             return false;
         }
+        self.draft.next_generation();
         let old = table.swap(Arc::new(self.draft.clone()));
         self.retired.push(old);
         self.reclaim();

@@ -38,6 +38,8 @@ pub struct Table {
     /// Bit n: some wildcard has a suffix of n labels; so a host is looked up only at depths where one could be.
     depths: u128,
     len: usize,
+    /// Which of the published tables.
+    generation: u64,
 }
 
 impl Default for Table {
@@ -49,6 +51,7 @@ impl Default for Table {
             wildcards: [0; 128],
             depths: 0,
             len: 0,
+            generation: 0,
         }
     }
 }
@@ -82,6 +85,16 @@ impl Table {
             (rest, labels) = (suffix, labels.saturating_sub(1));
         }
         if self.depths & 1 == 1 { self.find("", true) } else { None }
+    }
+
+    /// A number that no other published table has.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// It will be published, and differs from all that were.
+    pub(super) fn next_generation(&mut self) {
+        self.generation += 1;
     }
 
     /// Hosts known.

@@ -84,6 +84,11 @@ impl<W> Core<W> {
         }
     }
 
+    /// A slot for a request that asks for nothing, if there is one and nobody waits.
+    pub fn enter_at_once(&mut self) -> Option<Slot> {
+        if self.queue.is_empty() { self.take(&Ask::DEFAULT) } else { None }
+    }
+
     /// A request arrives.
     pub fn enter(&mut self, ask: &Ask) -> Enter {
         if self.queue.is_empty()

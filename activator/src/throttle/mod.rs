@@ -106,6 +106,13 @@ impl Throttle {
         Arc::new(Self { state: Mutex::new(state), budget })
     }
 
+    /// A slot for a request that asks for nothing, if there is one and nobody waits: most requests need not say what
+    /// they would hold in line.
+    pub fn enter_at_once(self: &Arc<Self>) -> Option<Permit> {
+        let slot = self.lock().core.as_mut()?.enter_at_once()?;
+        Some(Permit::new(self, slot))
+    }
+
     /// A request arrives.
     pub fn enter(self: &Arc<Self>, ask: &Ask) -> Admission {
         self.admission(|core| core.enter(ask))

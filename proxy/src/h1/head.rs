@@ -161,7 +161,7 @@ fn version(minor: Option<u8>) -> Version {
 
 fn headers(head: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(HeaderMap, Present), Malformed> {
     let mut present = Present::default();
-    let mut headers = HeaderMap::with_capacity(lines.len() + 2); // what a hop adds
+    let mut headers = HeaderMap::with_capacity(lines.len() + 6); // what a hop adds; to grow costs more
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Malformed::Shape("header name"))?;
         let value = if line.value.is_empty() { Bytes::new() } else { head.slice_ref(line.value) };
