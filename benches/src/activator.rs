@@ -19,10 +19,10 @@ pub(crate) const PLAN: Plan = Plan {
                 about: "ours with a containerConcurrency of 100, above the load",
             },
             Pass {
-                word: "timing",
-                prefix: "timing_",
-                kind: Kind::Door(Door { limit: 100, server_timing: true, ..Door::PLAIN }),
-                about: "as limit, with Server-Timing on each answer",
+                word: "full",
+                prefix: "full_",
+                kind: Kind::Door(Door { limit: 100, server_timing: true, metrics: true, ..Door::PLAIN }),
+                about: "as limit, with Server-Timing on each answer and Prometheus metrics on",
             },
         ],
         peers: &[],
@@ -38,6 +38,6 @@ pub(crate) const PLAN: Plan = Plan {
         Step::Idle,
         Step::WebSocket,
     ],
-    passes: &[("limit_", "limit"), ("timing_", "limit, Server-Timing")],
+    passes: &[("limit_", "limit"), ("full_", "limit, Server-Timing, metrics")],
     title: "activator and its peers: one core each, 64 connections, 12-byte answers (shorter is better)",
 };

@@ -26,6 +26,11 @@ impl Cluster {
         Ok(Self { api_server: ApiServer::start()?, autoscaler: Autoscaler::start()? })
     }
 
+    /// Whoever starts from now on has a Prometheus page.
+    pub(crate) fn want_metrics(&self) {
+        self.api_server.apply(objects::CONFIG_MAPS, "config-observability", objects::observability());
+    }
+
     /// A revision that exists from now on.
     pub(crate) fn revision(&self, revision: Revision) {
         self.api_server.apply(objects::REVISIONS, &revision.name(), objects::revision(revision));

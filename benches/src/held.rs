@@ -106,7 +106,8 @@ struct Line {
 impl Bench {
     /// An activator with a revision that sleeps and takes `limit` requests a pod, and whose line holds so many.
     async fn start(&self, limit: u32, most: usize) -> anyhow::Result<Line> {
-        let door = Door { limit, queue_limit: most, revisions: SLEEPING + 1, routed: SLEEPING + 1, ..Door::PLAIN };
+        let (revisions, routed) = (SLEEPING + 1, SLEEPING + 1);
+        let door = Door { limit, metrics: true, queue_limit: most, revisions, routed, ..Door::PLAIN };
         let app = self.pods.target();
         let peer = Peer::built(Kind::Door(door), &self.program);
         let running = peer.start(app, Protocol::Http1, 0, self.cores).await?;

@@ -138,12 +138,16 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
     }
 }
 
-/// A page of a list; an object without content under the name of a ConfigMap; the server's version.
+/// A page of a list, or one object; a ConfigMap that it knows nothing of is empty; the server's version.
 fn answer(store: &Store, asked: &Asked<'_>) -> String {
     if asked.path == "/version" {
         return json!({ "major": "1", "minor": "34", "gitVersion": "v1.34.0", "gitCommit": "", "gitTreeState": "",
             "buildDate": "", "goVersion": "", "compiler": "", "platform": "" })
         .to_string();
+    }
+    let one = asked.path.rsplit_once('/').and_then(|(list, name)| store.kinds.get(list)?.objects.get(name));
+    if let Some(object) = one {
+        return object.to_string();
     }
     if let Some((_, name)) = asked.path.split_once("/configmaps/") {
         return json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": {} })
@@ -218,6 +222,7 @@ mod tests {
         assert_eq!(first["metadata"], json!({ "resourceVersion": "7", "continue": "c" }));
         let second = page("/k?limit=2&continue=c");
         assert_eq!((&second["items"], &second["metadata"]["continue"]), (&json!([{ "n": "c" }]), &json!("")));
+        assert_eq!(page("/k/b"), json!({ "n": "b" }));
     }
 
     #[test]

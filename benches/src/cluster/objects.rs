@@ -10,6 +10,8 @@ pub(super) const REVISIONS: &str = "/apis/serving.knative.dev/v1/revisions";
 pub(super) const ENDPOINTS: &str = "/api/v1/endpoints";
 pub(super) const INGRESSES: &str = "/apis/networking.internal.knative.dev/v1alpha1/ingresses";
 
+pub(super) const CONFIG_MAPS: &str = "/api/v1/namespaces/knative-serving/configmaps";
+
 const NAMESPACE: &str = "default";
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
@@ -118,6 +120,15 @@ pub(super) fn ingress(of: Revision) -> Value {
                 },
             }] }] },
         }] },
+    })
+}
+
+/// `config-observability` of a cluster that wants Prometheus pages.
+pub(super) fn observability() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "config-observability", "namespace": "knative-serving" },
+        "data": { "metrics-protocol": "prometheus" },
     })
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Door {
     pub(crate) limit: u32,
     /// Whether answers carry `Server-Timing`.
     pub(crate) server_timing: bool,
+    /// Whether it has a Prometheus page.
+    pub(crate) metrics: bool,
     pub(crate) threads: usize,
     /// Requests that may wait for one revision.
     pub(crate) queue_limit: usize,
@@ -25,12 +27,23 @@ pub(crate) struct Door {
 
 impl Door {
     /// One thread, one revision without a limit.
-    pub(crate) const PLAIN: Self =
-        Self { limit: 0, server_timing: false, threads: 1, queue_limit: 10_000, revisions: 1, routed: 1, awake: 1 };
+    pub(crate) const PLAIN: Self = Self {
+        limit: 0,
+        server_timing: false,
+        metrics: false,
+        threads: 1,
+        queue_limit: 10_000,
+        revisions: 1,
+        routed: 1,
+        awake: 1,
+    };
 
     /// Its cluster.
     pub(super) fn cluster(self, plan: &Plan<'_>) -> io::Result<Cluster> {
         let cluster = Cluster::start()?;
+        if self.metrics {
+            cluster.want_metrics();
+        }
         for nth in 0..self.revisions {
             let revision = Revision { nth, limit: self.limit, protocol: plan.protocol };
             cluster.revision(revision);
@@ -76,7 +89,6 @@ pub(super) fn prepare(command: &mut Command, plan: &Plan<'_>, door: Door, cluste
         ("DORMOUSE_QUEUE_LIMIT", &door.queue_limit.to_string()),
         ("DORMOUSE_AUTOSCALER_URL", &format!("ws://{}", cluster.autoscaler())),
         ("DORMOUSE_SERVER_TIMING", if door.server_timing { "true" } else { "false" }),
-        ("RUST_LOG", "warn"),
     ] {
         command.env(name, value);
     }
