@@ -8,10 +8,8 @@ use std::fmt::Debug;
 use std::pin::pin;
 
 use api::labels::networking::{SERVICE_TYPE, SERVICE_TYPE_PRIVATE, SERVICE_TYPE_PUBLIC};
-use api::networking::Ingress;
-use api::serving::Revision;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -20,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::certificates::SecretName;
 use crate::config::Config;
-use crate::feed::{Change, Feed};
+use crate::feed::{Change, Event, Feed, NameOf, One, Seen, endpoints_of, own_name, service_of};
 use crate::internal_tls;
 
 /// Watches everything the activator needs, for ever. Ingresses only as a gateway: upstream's roles do not let an
@@ -32,13 +30,15 @@ pub async fn run(client: Client, feed: Feed, config: &Config) {
     let all = || client.clone();
     let routes = async {
         if !config.is_drop_in() {
-            follow::<Ingress>("ingresses", Api::all(all()), everything(), |change| feed.ingress(change)).await;
+            let tell = |one| feed.send(Event::Ingress(one));
+            follow_many("ingresses", Api::all(all()), everything(), own_name, tell).await;
         }
     };
     let services = async {
         if config.needs_services() {
             let private = watcher::Config::default().labels(&format!("{SERVICE_TYPE}={SERVICE_TYPE_PRIVATE}"));
-            follow::<Service>("services", Api::all(all()), private, |change| feed.service(change)).await;
+            let tell = |one| feed.send(Event::Service(one));
+            follow_many("services", Api::all(all()), private, service_of, tell).await;
         }
     };
     let secret = async {
@@ -64,8 +64,8 @@ pub async fn run(client: Client, feed: Feed, config: &Config) {
         services,
         config_maps,
         secret,
-        follow::<Revision>("revisions", Api::all(all()), everything(), |change| feed.revision(change)),
-        follow::<Endpoints>("endpoints", Api::all(all()), endpoints, |change| feed.endpoints(change)),
+        follow_many("revisions", Api::all(all()), everything(), own_name, |one| feed.send(Event::Revision(one))),
+        follow_many("endpoints", Api::all(all()), endpoints, endpoints_of, |one| feed.send(Event::Endpoints(one))),
     );
 }
 
@@ -97,23 +97,61 @@ fn config_maps(config: &Config, change: Change<ConfigMap>) {
     }
 }
 
+/// Follows a kind of many objects: each is handed on as it comes.
+async fn follow_many<K>(
+    kind: &'static str,
+    api: Api<K>,
+    config: watcher::Config,
+    name: NameOf<K>,
+    tell: impl Fn(One<K>),
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut seen = Seen::default();
+    watched(kind, api, config, |event| match event {
+        watcher::Event::Init => seen = Seen::default(),
+        watcher::Event::InitApply(object) => {
+            seen.add(name(&object));
+            tell(One::Applied(object));
+        }
+        watcher::Event::InitDone => {
+            tracing::info!(kind, count = seen.len(), "listed");
+            tell(One::Complete(std::mem::take(&mut seen)));
+        }
+        watcher::Event::Apply(object) => tell(One::Applied(object)),
+        watcher::Event::Delete(object) => tell(One::Deleted(object)),
+    })
+    .await;
+}
+
+/// Follows a kind of few objects: a list is handed on in one piece.
 async fn follow<K>(kind: &'static str, api: Api<K>, config: watcher::Config, tell: impl Fn(Change<K>))
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = pin!(watcher(api, config).default_backoff());
     let mut listed = Vec::new();
+    watched(kind, api, config, |event| match event {
+        watcher::Event::Init => listed.clear(),
+        watcher::Event::InitApply(object) => listed.push(object),
+        watcher::Event::InitDone => {
+            tracing::info!(kind, count = listed.len(), "listed");
+            tell(Change::Listed(std::mem::take(&mut listed)));
+        }
+        watcher::Event::Apply(object) => tell(Change::Applied(object)),
+        watcher::Event::Delete(object) => tell(Change::Deleted(object)),
+    })
+    .await;
+}
+
+async fn watched<K>(kind: &'static str, api: Api<K>, config: watcher::Config, mut tell: impl FnMut(watcher::Event<K>))
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut events = pin!(watcher(api, config).default_backoff());
     let mut failing = false;
     while let Some(event) = events.next().await {
         match event {
-            Ok(watcher::Event::Init) => listed.clear(),
-            Ok(watcher::Event::InitApply(object)) => listed.push(object),
-            Ok(watcher::Event::InitDone) => {
-                tracing::info!(kind, count = listed.len(), "listed");
-                tell(Change::Listed(std::mem::take(&mut listed)));
-            }
-            Ok(watcher::Event::Apply(object)) => tell(Change::Applied(object)),
-            Ok(watcher::Event::Delete(object)) => tell(Change::Deleted(object)),
+            Ok(event) => tell(event),
             Err(error) => {
                 // Once per outage: the backoff tries again by itself, and meanwhile the last known state serves.
                 if !failing {

@@ -4,7 +4,7 @@
 //! their own, one per pod, that come back as events. With the API server away no events come, and everything stays as
 //! last known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::endpoints::backends::{Backends, Usable};
 use crate::endpoints::parse::{self, Addresses, ClusterIp};
 use crate::endpoints::pods::{Orders, Trust};
 use crate::endpoints::probe::{self, Rhythm, Turns};
-use crate::feed::{Change, Event, Feed};
+use crate::feed::{Event, Feed, One, Seen};
 use crate::internal_tls::InternalTls;
 use crate::revision::{Protocol, Revision, RevisionKey, Settings};
 use crate::shared::Shared;
@@ -155,10 +155,10 @@ impl World {
         }
     }
 
-    fn ingresses(&mut self, change: Change<Ingress>) {
-        let all = matches!(change, Change::Listed(_));
+    fn ingresses(&mut self, change: One<Ingress>) {
+        let all = matches!(change, One::Complete(_));
         let names = Names { revisions: &self.shared.revisions, certificates: &self.shared.certificates };
-        for skipped in self.routes.change(change, names) {
+        for skipped in self.routes.take(change, names) {
             tracing::warn!("{skipped}");
         }
         if all {
@@ -173,26 +173,16 @@ impl World {
         }
     }
 
-    fn revisions(&mut self, change: Change<RevisionObject>) {
+    fn revisions(&mut self, change: One<RevisionObject>) {
         match change {
-            Change::Listed(all) => {
-                let names: HashSet<RevisionKey> = all.iter().map(key_of).collect();
-                let gone: Vec<RevisionKey> = self
-                    .tracked
-                    .iter()
-                    .filter(|(key, tracked)| tracked.revision.is_some() && !names.contains(*key))
-                    .map(|(key, _)| key.clone())
-                    .collect();
-                for key in &gone {
-                    self.revision_gone(key);
-                }
-                for object in &all {
-                    self.revision_applied(object);
+            One::Applied(object) => self.revision_applied(&object),
+            One::Deleted(object) => self.revision_gone(&key_of(&object)),
+            One::Complete(seen) => {
+                for key in self.not_among(&seen, |tracked| tracked.revision.is_some()) {
+                    self.revision_gone(&key);
                 }
                 self.mark_synced(|synced| synced.revisions = true);
             }
-            Change::Applied(object) => self.revision_applied(&object),
-            Change::Deleted(object) => self.revision_gone(&key_of(&object)),
         }
         self.shared.metrics.revisions.set(i64::try_from(self.shared.revisions.len()).unwrap_or(i64::MAX));
     }
@@ -244,27 +234,28 @@ impl World {
         }
     }
 
-    fn endpoints(&mut self, change: Change<Endpoints>) {
+    fn endpoints(&mut self, change: One<Endpoints>) {
         match change {
-            Change::Listed(all) => {
-                let named: HashSet<RevisionKey> =
-                    all.iter().filter_map(parse::owner).filter(|(_, private)| *private).map(|(key, _)| key).collect();
-                let gone: Vec<RevisionKey> = self.tracked.keys().filter(|key| !named.contains(*key)).cloned().collect();
-                for key in &gone {
-                    self.pods_gone(key);
-                }
-                for object in &all {
-                    self.endpoints_applied(object);
-                }
-                self.mark_synced(|synced| synced.endpoints = true);
-            }
-            Change::Applied(object) => self.endpoints_applied(&object),
-            Change::Deleted(object) => {
+            One::Applied(object) => self.endpoints_applied(&object),
+            One::Deleted(object) => {
                 if let Some((key, true)) = parse::owner(&object) {
                     self.pods_gone(&key);
                 }
             }
+            One::Complete(seen) => {
+                let nothing = Addresses::default();
+                for key in self.not_among(&seen, |tracked| tracked.http1 != nothing || tracked.h2c != nothing) {
+                    self.pods_gone(&key);
+                }
+                self.mark_synced(|synced| synced.endpoints = true);
+            }
         }
+    }
+
+    /// Those that something is known of which the last list does not have.
+    fn not_among(&self, seen: &Seen, known: impl Fn(&Tracked) -> bool) -> Vec<RevisionKey> {
+        let gone = self.tracked.iter().filter(|(key, one)| known(one) && !seen.has(&key.namespace, &key.name));
+        gone.map(|(key, _)| key.clone()).collect()
     }
 
     fn endpoints_applied(&mut self, object: &Endpoints) {
@@ -304,25 +295,19 @@ impl World {
         self.change_backends(key, |backends| backends.update(&addresses));
     }
 
-    fn services(&mut self, change: Change<Service>) {
+    fn services(&mut self, change: One<Service>) {
         match change {
-            Change::Listed(all) => {
-                let named: HashSet<RevisionKey> = all.iter().filter_map(parse::private_service_of).collect();
-                let gone = self.tracked.iter().filter(|(key, one)| one.cluster_ip.is_some() && !named.contains(*key));
-                let gone: Vec<RevisionKey> = gone.map(|(key, _)| key.clone()).collect();
-                for key in &gone {
-                    self.service_is(key, None);
-                }
-                for service in &all {
-                    self.service_applied(service);
-                }
-                self.mark_synced(|synced| synced.services = true);
-            }
-            Change::Applied(service) => self.service_applied(&service),
-            Change::Deleted(service) => {
+            One::Applied(service) => self.service_applied(&service),
+            One::Deleted(service) => {
                 if let Some(key) = parse::private_service_of(&service) {
                     self.service_is(&key, None);
                 }
+            }
+            One::Complete(seen) => {
+                for key in self.not_among(&seen, |tracked| tracked.cluster_ip.is_some()) {
+                    self.service_is(&key, None);
+                }
+                self.mark_synced(|synced| synced.services = true);
             }
         }
     }

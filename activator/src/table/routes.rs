@@ -4,8 +4,8 @@
 //! goes. The outcome depends on the objects alone, not on the order in which they came. A table that was replaced is
 //! kept until nobody looks at it any more, so that a request never has to free one.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use kube::ResourceExt;
 
 use super::compile::{self, Skipped};
 use super::{Entry, Names, Pattern, Source, Table};
-use crate::feed::Change;
+use crate::feed::{Change, One, own_name};
 
 /// See the module. Owned by the control thread.
 #[derive(Debug)]
@@ -58,25 +58,22 @@ impl Routes {
 
     /// Takes a change in; requests see it after [`Routes::publish`]. Returns what is not served, and why.
     pub fn change(&mut self, change: Change<Ingress>, names: Names<'_>) -> Vec<Skipped> {
+        change.one_by_one(own_name).into_iter().flat_map(|one| self.take(one, names)).collect()
+    }
+
+    /// The same for one object.
+    pub fn take(&mut self, change: One<Ingress>, names: Names<'_>) -> Vec<Skipped> {
         let mut skipped = Vec::new();
         match change {
-            Change::Listed(all) => {
-                let named: HashSet<Name<'_>> = all.iter().map(name).collect();
-                let gone: Vec<Arc<Source>> = self
-                    .known
-                    .iter()
-                    .filter(|known| !named.contains(&known.name()))
-                    .map(|known| Arc::clone(&known.source))
-                    .collect();
+            One::Applied(ingress) => self.apply(&ingress, names, &mut skipped),
+            One::Deleted(ingress) => self.remove(name(&ingress), names, &mut skipped),
+            One::Complete(seen) => {
+                let gone = self.known.iter().filter(|known| !seen.has(known.name().0, known.name().1));
+                let gone: Vec<Arc<Source>> = gone.map(|known| Arc::clone(&known.source)).collect();
                 for source in &gone {
                     self.remove((&source.namespace, &source.name), names, &mut skipped);
                 }
-                for ingress in &all {
-                    self.apply(ingress, names, &mut skipped);
-                }
             }
-            Change::Applied(ingress) => self.apply(&ingress, names, &mut skipped),
-            Change::Deleted(ingress) => self.remove(name(&ingress), names, &mut skipped),
         }
         skipped
     }
