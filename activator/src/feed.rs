@@ -46,7 +46,9 @@ impl<K> Change<K> {
             Self::Deleted(object) => vec![One::Deleted(object)],
             Self::Listed(all) => {
                 let mut seen = Seen::default();
-                all.iter().for_each(|object| seen.add(name(object)));
+                for object in &all {
+                    seen.add(name(object));
+                }
                 all.into_iter().map(One::Applied).chain([One::Complete(seen)]).collect()
             }
         }

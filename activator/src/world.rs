@@ -82,8 +82,9 @@ struct Tracked {
     /// By protocol, because Endpoints may come before the Revision that says which one counts.
     http1: Addresses,
     h2c: Addresses,
-    cluster_ip: Option<ClusterIp>,
-    share: Option<(Option<Share>, Option<Share>)>,
+    /// These two in boxes: most revisions sleep, behind no mesh and on one activator, and there may be 100,000 of them.
+    cluster_ip: Option<Box<ClusterIp>>,
+    share: Option<Box<(Option<Share>, Option<Share>)>>,
     probes: HashMap<SocketAddr, AbortHandle>,
 }
 
@@ -95,7 +96,8 @@ pub struct World {
     feed: Feed,
     turns: Arc<Turns>,
     routes: Routes,
-    tracked: HashMap<RevisionKey, Tracked>,
+    /// In boxes, because a map keeps up to half of its room for entries to come.
+    tracked: HashMap<RevisionKey, Box<Tracked>>,
     synced: watch::Sender<Synced>,
 }
 
@@ -194,7 +196,8 @@ impl World {
         let revision = self.shared.revisions.apply(&key, settings, &self.rules.lines);
         // Its strings are shared with those who name it.
         let key = revision.key.clone();
-        let tracked = self.tracked.entry(key.clone()).or_insert_with(|| Tracked::new(self.rules.backends(true)));
+        let tracked =
+            self.tracked.entry(key.clone()).or_insert_with(|| Box::new(Tracked::new(self.rules.backends(true))));
         let same = tracked.revision.as_ref().is_some_and(|known| Arc::ptr_eq(known, &revision));
         if same {
             return;
@@ -260,7 +263,8 @@ impl World {
 
     fn endpoints_applied(&mut self, object: &Endpoints) {
         let Some((key, private)) = parse::owner(object) else { return };
-        let tracked = self.tracked.entry(key.clone()).or_insert_with(|| Tracked::new(self.rules.backends(true)));
+        let tracked =
+            self.tracked.entry(key.clone()).or_insert_with(|| Box::new(Tracked::new(self.rules.backends(true))));
         if private {
             tracked.http1 = parse::addresses(object, Protocol::Http1);
             tracked.h2c = parse::addresses(object, Protocol::H2c);
@@ -270,7 +274,7 @@ impl World {
             let (http1, h2c) = (of(Protocol::Http1), of(Protocol::H2c));
             // Not listed: the last known place stays.
             if http1.is_some() || h2c.is_some() {
-                tracked.share = Some((http1, h2c));
+                tracked.share = Some(Box::new((http1, h2c)));
                 self.apply_share(&key);
             }
         }
@@ -322,8 +326,8 @@ impl World {
         if cluster_ip.is_none() && !self.tracked.contains_key(key) {
             return;
         }
-        let unknown = || Tracked::new(self.rules.backends(true));
-        self.tracked.entry(key.clone()).or_insert_with(unknown).cluster_ip = cluster_ip;
+        let unknown = || Box::new(Tracked::new(self.rules.backends(true)));
+        self.tracked.entry(key.clone()).or_insert_with(unknown).cluster_ip = cluster_ip.map(Box::new);
         self.apply_cluster_ip(key);
         self.forget_if_nothing_left(key);
     }
@@ -331,13 +335,15 @@ impl World {
     fn apply_cluster_ip(&mut self, key: &RevisionKey) {
         let Some(tracked) = self.tracked.get(key) else { return };
         let Some(revision) = &tracked.revision else { return };
-        let address = tracked.cluster_ip.and_then(|ip| ip.at(revision.settings.load().protocol));
+        let address = tracked.cluster_ip.as_ref().and_then(|ip| ip.at(revision.settings.load().protocol));
         self.change_backends(key, |backends| backends.located(address));
     }
 
     fn apply_share(&mut self, key: &RevisionKey) {
         let Some(tracked) = self.tracked.get(key) else { return };
-        let (Some(revision), Some((http1, h2c))) = (&tracked.revision, tracked.share) else { return };
+        let (Some(revision), Some((http1, h2c))) = (&tracked.revision, tracked.share.as_deref().copied()) else {
+            return;
+        };
         let share = match revision.settings.load().protocol {
             Protocol::Http1 => http1,
             Protocol::H2c => h2c,

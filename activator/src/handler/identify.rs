@@ -98,16 +98,15 @@ pub fn by_table(
     random: impl Fn(u64) -> u64,
 ) -> Result<Destination, Nowhere> {
     let asked = host(uri, headers);
-    let found = match memory.of(table, asked) {
-        Some(route) => route,
-        None => {
-            let asked_text = String::from_utf8_lossy(asked);
-            let name = normalize(&asked_text);
-            let found = table.host(&name).filter(|route| entrance.serves(route.visibility));
-            let found = found.ok_or_else(|| unknown_host(&name))?;
-            memory.keep(table, headers, asked, found);
-            Arc::clone(found)
-        }
+    let found = if let Some(route) = memory.of(table, asked) {
+        route
+    } else {
+        let text = String::from_utf8_lossy(asked);
+        let name = normalize(&text);
+        let found = table.host(&name).filter(|route| entrance.serves(route.visibility));
+        let found = found.ok_or_else(|| unknown_host(&name))?;
+        memory.keep(table, headers, asked, found);
+        Arc::clone(found)
     };
     let mut route = &found;
     let mut set_headers = Vec::new();
