@@ -73,13 +73,13 @@ pub async fn serve(
         };
         account.pod_answers(Err(if error.is_dial() { "connect" } else { "broken" }));
         let fault = Fault::from(&error);
-        let unsent = error.is_unsent() && !repeated;
+        let (unsent, nobody_there) = (error.is_unsent(), error.is_dial());
         if error.is_gone() {
             set_aside(door, account);
         }
         repeat = error.into_repeat();
-        // What may have arrived somewhere is tried once more and no oftener: it may be what the pod died of.
-        let again = unsent || (repeat.is_some() && !repeated);
+        // What may have arrived somewhere is sent once more and no oftener: it may be what the pod died of.
+        let again = unsent || (repeat.is_some() && (nobody_there || !repeated));
         if !again || attempt == MOST_TRIES {
             return Err(fault);
         }
