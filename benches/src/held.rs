@@ -8,11 +8,17 @@ mod http1;
 mod peer;
 mod streams;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use tokio::{
     runtime::{Builder, LocalOptions},
+    task::JoinSet,
     time::sleep,
 };
 
@@ -141,6 +147,32 @@ impl Bench {
             latest = latest.max(id);
         }
         Ok(late)
+    }
+
+    /// Brings a pod, sees that each request that stayed is answered, and notes how long all of them took and their order.
+    /// `stayed` says of which of the `sent` that is wanted.
+    async fn answer_all(
+        &mut self,
+        prefix: &str,
+        line: &Line,
+        mut waiting: JoinSet<anyhow::Result<()>>,
+        stayed: impl Fn(u32) -> bool,
+        sent: u32,
+    ) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        self.wake(line)?;
+        let all = async {
+            while let Some(answered) = waiting.join_next().await {
+                answered??;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(PATIENCE, all).await??;
+        let seconds = begun.elapsed().as_secs_f64();
+        let out_of_order = self.out_of_order(stayed, sent)?;
+        self.add(format!("{prefix}answer_all_seconds"), seconds);
+        self.add(format!("{prefix}out_of_order"), out_of_order as f64);
+        Ok(())
     }
 
     fn add(&mut self, name: String, value: f64) {

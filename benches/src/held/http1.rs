@@ -1,10 +1,8 @@
 //! A connection a request.
 
-use std::time::Instant;
-
 use tokio::task::JoinSet;
 
-use super::{Bench, LEAVES, PATIENCE, SETTLE, is_refused};
+use super::{Bench, LEAVES, SETTLE, is_refused};
 use crate::load::http1::Client;
 
 impl Bench {
@@ -36,22 +34,9 @@ impl Bench {
         }
         let stayed = (0..n).filter(|id| stays(*id)).count();
         let left = line.until_waiting(stayed).await?;
-        let begun = Instant::now();
-        self.wake(&line)?;
-        let all = async {
-            while let Some(answered) = waiting.join_next().await {
-                answered??;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(PATIENCE, all).await??;
-        let seconds = begun.elapsed().as_secs_f64();
-        let out_of_order = self.out_of_order(|id| stays(id as usize), n as u32)?;
         self.add(format!("{prefix}requests"), n as f64);
         self.add(format!("{prefix}rss_per_request_kib"), rss / n as f64);
         self.add(format!("{prefix}leave_ms"), left.as_secs_f64() * 1e3);
-        self.add(format!("{prefix}answer_all_seconds"), seconds);
-        self.add(format!("{prefix}out_of_order"), out_of_order as f64);
-        Ok(())
+        self.answer_all(prefix, &line, waiting, |id| stays(id as usize), n as u32).await
     }
 }

@@ -1,14 +1,12 @@
 //! Many requests a connection, over h2c.
 
-use std::time::Instant;
-
 use anyhow::bail;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, body::Incoming, client::conn::http2, header::RETRY_AFTER};
 use tokio::task::JoinSet;
 
-use super::{Bench, LEAVES, PATIENCE, SETTLE, is_refused};
+use super::{Bench, LEAVES, SETTLE, is_refused};
 use crate::load::{Target, http1};
 
 type Sender = http2::SendRequest<Empty<Bytes>>;
@@ -48,23 +46,10 @@ impl Bench {
         is_refused(refused.status().as_u16(), refused.headers().contains_key(RETRY_AFTER))?;
         leaving.shutdown().await;
         let left = line.until_waiting(staying.len()).await?;
-        let begun = Instant::now();
-        self.wake(&line)?;
-        let all = async {
-            while let Some(answered) = staying.join_next().await {
-                answered??;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(PATIENCE, all).await??;
-        let seconds = begun.elapsed().as_secs_f64();
-        let out_of_order = self.out_of_order(|id| stays(id as usize), n as u32)?;
         self.add(format!("{prefix}requests"), n as f64);
         self.add(format!("{prefix}rss_per_request_kib"), rss / n as f64);
         self.add(format!("{prefix}leave_ms"), left.as_secs_f64() * 1e3);
-        self.add(format!("{prefix}answer_all_seconds"), seconds);
-        self.add(format!("{prefix}out_of_order"), out_of_order as f64);
-        Ok(())
+        self.answer_all(prefix, &line, staying, |id| stays(id as usize), n as u32).await
     }
 }
 
