@@ -7,7 +7,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, UP
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 
-use crate::accept::Peer;
 use crate::body::Body;
 use crate::errors::Fault;
 use crate::h1::RawQuery;
@@ -18,8 +17,8 @@ use crate::upgrade::Tunnel;
 /// What a hop does to a request beyond the rules of HTTP.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
-    /// Who sent it; appended to `X-Forwarded-For`.
-    pub peer: &'a Peer,
+    /// Who sent it, appended to `X-Forwarded-For`; `None` if the caller sees to that.
+    pub forwarded_for: Option<&'a HeaderValue>,
     /// Headers that end here, and how [`Present`] knows them.
     pub remove: &'a [(Present, HeaderName)],
     /// Host for HTTP/1.0 requests that have none.
@@ -65,7 +64,9 @@ fn rewrite<B>(request: &mut Request<B>, present: Present, options: &Options<'_>)
     for (_, name) in options.remove.iter().filter(|(known, _)| present.any(*known)) {
         headers.remove(name);
     }
-    headers::append_forwarded_for(headers, present, &options.peer.forwarded_for);
+    if let Some(peer) = options.forwarded_for {
+        headers::append_forwarded_for(headers, present, peer);
+    }
     if present.any(Present::EMPTY_USER_AGENT) {
         headers.remove(USER_AGENT);
     }
@@ -155,6 +156,7 @@ pub fn answer(response: &mut Response<Body>, upgrade: Option<Pending>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accept::Peer;
     use http::request;
     use std::net::{Ipv4Addr, SocketAddr};
 
@@ -162,7 +164,7 @@ mod tests {
         let mut request = request.body(()).unwrap();
         let peer = Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1234)));
         let options = Options {
-            peer: &peer,
+            forwarded_for: Some(&peer.forwarded_for),
             remove: &[(Present::SERVING_REVISION, HeaderName::from_static("knative-serving-revision"))],
             default_host: &HeaderValue::from_static("127.0.0.1:8080"),
         };

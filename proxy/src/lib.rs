@@ -39,7 +39,7 @@ pub use accept::{Peer, ServerConfig, serve};
 pub use body::Body;
 pub use drain::Drain;
 pub use errors::Fault;
-pub use h1::{Lines, RawQuery};
+pub use h1::{Added, Extra, Lines, RawQuery};
 pub use pool::{Endpoint, Pool, PoolConfig, SendError};
 
 /// Any error of a body or a service, boxed only once something went wrong.

@@ -17,7 +17,6 @@
 mod error;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -25,7 +24,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use futures::future::Either;
-use http::{Request, Response, StatusCode, Version};
+use hashbrown::HashMap;
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
@@ -34,6 +34,7 @@ use crate::body::Body;
 use crate::dial::{DialPolicy, dial};
 use crate::h1::client::{Connection, Failure, Reading};
 pub use crate::h1::client::{ExchangeError, Repeat};
+use crate::h1::{Added, Extra};
 use crate::runtime::LocalExecutor;
 use crate::stream::Stream;
 use crate::tls::client::Secure;
@@ -121,12 +122,17 @@ impl Pool {
 
     /// Sends a request whose answer goes on as it is; see [`Endpoint::forward`].
     pub async fn forward(&self, target: SocketAddr, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
-        self.endpoint(target).forward(request).await
+        self.endpoint(target).forward(request, None).await
     }
 
     /// Sends a request once more, to any target; see [`Endpoint::repeat`].
     pub async fn repeat(&self, target: SocketAddr, repeat: Box<Repeat>) -> Result<Response<Body>, SendError> {
         self.endpoint(target).repeat(repeat).await
+    }
+
+    /// Headers made ready for [`Endpoint::forward`], written as this pool writes names; see [`Added::of`].
+    pub fn added(&self, headers: &HeaderMap) -> Option<Added> {
+        Added::of(headers, self.inner.config.title_case_headers)
     }
 
     /// Forgets a target that is gone: idle connections close now, busy ones at the end of their request.
@@ -282,16 +288,18 @@ impl Endpoint {
         &'a self,
         request: &'a mut Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
-        self.exchange(request, Reading::Headers)
+        self.exchange(request, Reading::Headers, None)
     }
 
     /// The same for an answer that goes on to the client as it is: the header lines of an HTTP/1 answer then mostly
     /// travel with its body, unread, and its header map holds only the rest. A server takes them from there.
+    /// `extra`: for HTTP/1 only; of an h2 request all headers are in its map.
     pub fn forward<'a>(
         &'a self,
         request: &'a mut Request<Body>,
+        extra: Option<Extra<'a>>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
-        self.exchange(request, Reading::Lines)
+        self.exchange(request, Reading::Lines, extra)
     }
 
     /// Written without `async`, and with the request lent, so that what every connection reserves stays small.
@@ -299,21 +307,27 @@ impl Endpoint {
         &'a self,
         request: &'a mut Request<Body>,
         reading: Reading,
+        extra: Option<Extra<'a>>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
         if request.version() == Version::HTTP_2 {
             Either::Left(Box::pin(self.exchange_h2(request)))
         } else {
-            Either::Right(self.exchange_h1(request, reading))
+            Either::Right(self.exchange_h1(request, reading, extra))
         }
     }
 
-    async fn exchange_h1(&self, request: &mut Request<Body>, reading: Reading) -> Result<Response<Body>, SendError> {
+    async fn exchange_h1(
+        &self,
+        request: &mut Request<Body>,
+        reading: Reading,
+        extra: Option<Extra<'_>>,
+    ) -> Result<Response<Body>, SendError> {
         loop {
             let (connection, reused) = match self.checkout() {
                 Some(connection) => (connection, true),
                 None => (Box::pin(self.open_h1()).await.map_err(SendError::unsent)?, false),
             };
-            match connection.exchange(request, reading).await {
+            match connection.exchange(request, reading, extra).await {
                 Ok(answer) => return Ok(self.lease(answer)),
                 Err(Failure::Unsent(_)) if reused => {}
                 Err(Failure::Died(_, Some(repeat))) if reused => return Box::pin(self.repeat(Box::new(repeat))).await,

@@ -68,7 +68,7 @@ fn request(version: Version) -> Request<Body> {
 }
 
 async fn ask(pool: &Pool, to: SocketAddr, tls: &Secure, version: Version) -> Result<String, proxy::SendError> {
-    let answer = pool.endpoint_over(to, Some(tls)).forward(&mut request(version)).await?;
+    let answer = pool.endpoint_over(to, Some(tls)).forward(&mut request(version), None).await?;
     Ok(String::from_utf8_lossy(&answer.into_body().collect().await.unwrap().to_bytes()).into_owned())
 }
 
@@ -106,7 +106,7 @@ fn t70_a_target_must_prove_both_names_to_an_authority() {
             let pool = Pool::new(PoolConfig::default());
             for version in [Version::HTTP_11, Version::HTTP_2] {
                 let mut request = request(version);
-                let error = pool.endpoint_over(address, Some(&tls)).forward(&mut request).await.unwrap_err();
+                let error = pool.endpoint_over(address, Some(&tls)).forward(&mut request, None).await.unwrap_err();
                 assert!(error.to_string().contains(part), "{error}");
                 assert!(error.is_unsent());
                 let body = request.into_body().collect().await.unwrap().to_bytes();

@@ -121,10 +121,11 @@ async fn exchange(
         };
         in_flight.runs(slot);
     }
-    let options = Options { peer, remove: &ENDS_HERE, default_host: &sidecar.app_host };
+    let options =
+        Options { forwarded_for: Some(&peer.forwarded_for), remove: &ENDS_HERE, default_host: &sidecar.app_host };
     let upgrade = forward::prepare(request, present, &options)?;
     accounting.asks(sidecar.app_address);
-    let sent = deadline.run(sidecar.app.forward(request)).await;
+    let sent = deadline.run(sidecar.app.forward(request, None)).await;
     accounting.app_answers(match &sent {
         Ok(Ok(response)) => Ok(response.status()),
         Ok(Err(error)) if error.is_dial() => Err("connect"),

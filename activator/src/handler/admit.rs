@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use api::activation::FairShare;
 use api::headers::PASSTHROUGH_LB;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
-use proxy::{Body, Fault, forward};
+use proxy::{Added, Body, Extra, Fault, forward};
 
 use super::account::{Account, Queued};
 use super::{Client, Door};
@@ -22,14 +22,16 @@ use crate::throttle::{Admission, Permit, Wait};
 /// answer probes and refuse requests in turn.
 const MOST_TRIES: usize = 8;
 
-/// Sends a request to a pod of its revision. Dropping the future leaves the line, or the pod, at once.
+/// Sends a request, with these lines if there are any, to a pod of its revision. `has_policy`: whether the revision has
+/// one. Dropping the future leaves the line, or the pod, at once.
 pub async fn serve(
     door: &Door,
     client: &Client,
     request: &mut Request<Body>,
+    added: Option<&Added>,
+    has_policy: bool,
     account: &mut Account,
 ) -> Result<Response<Body>, Fault> {
-    let has_policy = account.revision().settings.load().policy.is_some();
     let mut at_once = if has_policy { None } else { account.revision().throttle.enter_at_once() };
     let Terms { ask, patience } = match at_once {
         Some(_) => Terms { ask: Ask::DEFAULT, patience: None },
@@ -55,12 +57,14 @@ pub async fn serve(
         account.asks(address);
         let sent = match repeat.take() {
             None => {
-                forward::set_host(request, host)?;
+                if added.is_none() {
+                    forward::set_host(request, host.clone())?;
+                }
                 if attempt == 1 && passed_through {
                     // Of all targets of a revision, or of none.
                     request.headers_mut().append(PASSTHROUGH_LB, HeaderValue::from_static("true"));
                 }
-                endpoint.forward(request).await
+                endpoint.forward(request, added.map(|added| Extra { host: &host, added })).await
             }
             Some(repeat) => Box::pin(endpoint.repeat(repeat)).await,
         };

@@ -1,6 +1,5 @@
 //! Which revision a request is for. Pure but for the snapshots it reads.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
@@ -8,6 +7,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use proxy::{Fault, RawQuery};
 
+use super::memory::Memory;
 use crate::entrance::Entrance;
 use crate::revision::{Revision, Revisions};
 use crate::table::{HostRoute, PathRoute, Table, normalize};
@@ -15,15 +15,53 @@ use crate::table::{HostRoute, PathRoute, Table, normalize};
 /// Domain mappings that lead to each other: followed this often.
 const MOST_REWRITES: usize = 4;
 
-/// Where a request goes, and what is written on it for the way.
+/// Where a request goes.
 #[derive(Debug)]
 pub struct Destination {
     /// The revision.
     pub revision: Arc<Revision>,
+    /// How it was found.
+    pub way: Way,
+}
+
+/// How a revision was found, and what is written on a request for that.
+#[derive(Debug)]
+pub enum Way {
+    /// It was named.
+    Named,
+    /// The request's host leads there.
+    Split(Split),
+    /// Another host stands in for it.
+    Rewritten {
+        /// The Host to show the app instead of the client's.
+        host: HeaderValue,
+        /// Headers to set, in this order: a later one wins.
+        set_headers: Vec<(HeaderName, HeaderValue)>,
+    },
+}
+
+/// A split of a route.
+#[derive(Debug)]
+pub struct Split {
+    /// The route of the request's host.
+    pub route: Arc<HostRoute>,
+    /// Which path of the route, and which split of the path.
+    pub way: (usize, usize),
+}
+
+impl Way {
     /// Headers to set, in this order: a later one wins.
-    pub set_headers: Vec<(HeaderName, HeaderValue)>,
-    /// The Host to show the app instead of the client's.
-    pub rewrite_host: Option<HeaderValue>,
+    pub fn set_headers(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
+        let (first, second) = match self {
+            Self::Named => (&[][..], &[][..]),
+            Self::Rewritten { set_headers, .. } => (&set_headers[..], &[][..]),
+            Self::Split(Split { route, way: (path, split) }) => match route.paths.get(*path) {
+                Some(path) => (path.splits.get(*split).map_or(&[][..], |split| &split.set_headers), &*path.set_headers),
+                None => (&[][..], &[][..]),
+            },
+        };
+        first.iter().chain(second)
+    }
 }
 
 /// Why a request goes to no revision.
@@ -57,36 +95,6 @@ pub fn host_value(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Fault> 
     }
 }
 
-/// Where the last request of a connection went: clients mostly ask for the same host again, and to compare it costs less
-/// than to look it up.
-#[derive(Debug, Default)]
-pub struct Memory(RefCell<Option<Remembered>>);
-
-#[derive(Debug)]
-struct Remembered {
-    /// Of the table it was found in.
-    generation: u64,
-    /// As the client wrote it.
-    host: HeaderValue,
-    route: Arc<HostRoute>,
-}
-
-impl Memory {
-    fn of(&self, table: &Table, host: &[u8]) -> Option<Arc<HostRoute>> {
-        let memory = self.0.borrow();
-        let known = memory.as_ref().filter(|known| known.generation == table.generation());
-        known.filter(|known| known.host.as_bytes() == host).map(|known| Arc::clone(&known.route))
-    }
-
-    fn keep(&self, table: &Table, headers: &HeaderMap, host: &[u8], route: &Arc<HostRoute>) {
-        // Of h2 the authority is a part of the target, which is not kept for this.
-        if let Some(value) = headers.get(HOST).filter(|value| value.as_bytes() == host) {
-            let (host, route) = (value.clone(), Arc::clone(route));
-            *self.0.borrow_mut() = Some(Remembered { generation: table.generation(), host, route });
-        }
-    }
-}
-
 /// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`. One look-up finds the host and the slots of
 /// its revisions; a domain mapping takes one more, for its target.
 pub fn by_table(
@@ -98,7 +106,7 @@ pub fn by_table(
     random: impl Fn(u64) -> u64,
 ) -> Result<Destination, Nowhere> {
     let asked = host(uri, headers);
-    let found = if let Some(route) = memory.of(table, asked) {
+    let found = if let Some(route) = memory.route(table, asked) {
         route
     } else {
         let text = String::from_utf8_lossy(asked);
@@ -109,27 +117,36 @@ pub fn by_table(
         Arc::clone(found)
     };
     let mut route = &found;
-    let mut set_headers = Vec::new();
-    let mut rewrite_host = None;
+    let (mut set_headers, mut rewritten) = (Vec::new(), None);
     for hop in 0..MOST_REWRITES {
-        let path = find(route, uri, headers, asked)?;
+        let (at, path) = find(route, uri, headers, asked)?;
         if hop == 0 && route.to_https && !entrance.is_secure() {
             return Err(Nowhere::Https);
         }
         let drawn = if path.splits.len() > 1 { random(path.total_weight) } else { 0 };
-        let backend = path.choose(drawn).ok_or_else(|| unknown_revision(""))?;
+        let (split, backend) = path.choose(drawn).ok_or_else(|| unknown_revision(""))?;
+        let revision = || backend.slot.get().ok_or_else(|| unknown_revision(&backend.slot.key().name));
+        let Some(target) = &path.rewrite_host else {
+            let revision = revision()?;
+            return Ok(match rewritten {
+                None => {
+                    let way = (at, split);
+                    Destination { revision, way: Way::Split(Split { route: found, way }) }
+                }
+                Some(host) => {
+                    set_headers.extend(backend.set_headers.iter().chain(&path.set_headers).cloned());
+                    Destination { revision, way: Way::Rewritten { host, set_headers } }
+                }
+            });
+        };
         set_headers.extend(backend.set_headers.iter().chain(&path.set_headers).cloned());
-        if let Some(target) = &path.rewrite_host {
-            rewrite_host = Some(HeaderValue::clone(target));
-            // A domain mapping: it names another host of ours, which may well be a cluster-local one.
-            let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
-            if let Some(inner) = inner.filter(|inner| !Arc::ptr_eq(inner, route)) {
-                route = inner;
-                continue;
-            }
+        let host = HeaderValue::clone(target);
+        // A domain mapping: it names another host of ours, which may well be a cluster-local one.
+        let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
+        match inner.filter(|inner| !Arc::ptr_eq(inner, route)) {
+            Some(inner) => (route, rewritten) = (inner, Some(host)),
+            None => return Ok(Destination { revision: revision()?, way: Way::Rewritten { host, set_headers } }),
         }
-        let revision = backend.slot.get().ok_or_else(|| unknown_revision(&backend.slot.key().name))?;
-        return Ok(Destination { revision, set_headers, rewrite_host });
     }
     Err(Nowhere::Fault(Fault::Other {
         status: StatusCode::LOOP_DETECTED,
@@ -139,7 +156,12 @@ pub fn by_table(
     }))
 }
 
-fn find<'a>(route: &'a HostRoute, uri: &Uri, headers: &HeaderMap, asked: &[u8]) -> Result<&'a PathRoute, Fault> {
+fn find<'a>(
+    route: &'a HostRoute,
+    uri: &Uri,
+    headers: &HeaderMap,
+    asked: &[u8],
+) -> Result<(usize, &'a PathRoute), Fault> {
     route.path(uri.path(), headers).ok_or_else(|| Fault::Other {
         status: StatusCode::NOT_FOUND,
         reason: "unknown-path",
@@ -196,7 +218,7 @@ pub fn by_identity(
         (namespace, name) = (host_namespace, host_name);
     }
     match revisions.find(namespace, name) {
-        Some(revision) => Ok(Destination { revision, set_headers: Vec::new(), rewrite_host: None }),
+        Some(revision) => Ok(Destination { revision, way: Way::Named }),
         None => Err(unknown_revision(name)),
     }
 }

@@ -1,13 +1,15 @@
 //! One request, in the order in which things happen to it.
 //!
 //! Probes are answered first and never counted. Then: whether it is traced, which revision ([`identify`]), open the
-//! account ([`account`]), start the timeouts, rewrite for the next hop, wait and send ([`admit`]), answer. Waiting counts
+//! account ([`account`]), start the timeouts, rewrite for the next hop ([`rewrite`]), wait and send ([`admit`]), answer. Waiting counts
 //! as concurrency, latency and time; [`timing`] tells the client of it, if asked.
 
 pub mod account;
 pub mod admit;
 pub mod identify;
+pub mod memory;
 pub mod probes;
+pub mod rewrite;
 pub mod timing;
 
 use std::convert::Infallible;
@@ -16,13 +18,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::headers::{NETWORK_HASH, ORIGINAL_HOST, PROXY_REQUEST, SERVING_NAMESPACE, SERVING_REVISION};
+use api::headers::NETWORK_HASH;
 use http::header::{HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use proxy::body::Tracked;
 use proxy::deadline::{Deadline, Limited, Timers};
 use proxy::drain::Drain;
-use proxy::forward::{self, Options, Pending};
+use proxy::forward;
 use proxy::headers::Present;
 use proxy::upgrade::Tunnel;
 use proxy::{Body, Fault, Peer, Pool, RawQuery};
@@ -34,8 +36,10 @@ use crate::metrics::cells::Shard;
 use crate::metrics::requests::Measure;
 use crate::shared::Shared;
 use account::{Account, Accounting};
-use identify::{Destination, Memory, Nowhere};
+use identify::{Destination, Nowhere};
+use memory::Memory;
 use probes::Probe;
+use rewrite::Ready;
 
 /// Who signs our own answers.
 pub const HOP: &str = "activator";
@@ -43,16 +47,8 @@ pub const HOP: &str = "activator";
 /// The body of everything the door answers.
 pub type AnswerBody = Tracked<Limited<Body>, Accounting>;
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TIMEOUT_TEXT: &str = "activator request timeout";
-
-/// Headers that end at the activator.
-const ENDS_HERE: [(Present, HeaderName); 3] = [
-    (Present::SERVING_NAMESPACE, SERVING_NAMESPACE),
-    (Present::SERVING_REVISION, SERVING_REVISION),
-    (Present::NETWORK_HASH, NETWORK_HASH),
-];
 
 /// The request path of one thread.
 #[derive(Debug)]
@@ -125,8 +121,13 @@ async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) ->
         Err(Nowhere::Https) => return door.charged_to_nobody(door.to_https(request), measure, trace),
     };
     let mut account = Account::open(door, Arc::clone(&destination.revision), request, &client.peer, measure, trace);
-    let mut deadline = door.timers.start_at(destination.revision.settings.load().limits, arrived);
-    let answered = exchange(door, client, request, present, &destination, &mut account, &mut deadline).await;
+    let (limits, has_policy) = {
+        let settings = destination.revision.settings.load();
+        (settings.limits, settings.policy.is_some())
+    };
+    let mut deadline = door.timers.start_at(limits, arrived);
+    let answered =
+        exchange(door, client, request, present, &destination, has_policy, &mut account, &mut deadline).await;
     let (mut response, tunnel) = match answered {
         Ok(answered) => answered,
         Err(fault) => {
@@ -156,11 +157,14 @@ async fn exchange(
     request: &mut Request<Body>,
     present: Present,
     destination: &Destination,
+    has_policy: bool,
     account: &mut Account,
     deadline: &mut Deadline,
 ) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
-    let upgrade = door.rewrite(client, request, present, destination)?;
-    let mut response = match deadline.run(admit::serve(door, client, request, account)).await {
+    // A policy reads the headers as the pods will see them.
+    let Ready { upgrade, added } = door.rewrite(client, request, present, destination, has_policy)?;
+    let serve = admit::serve(door, client, request, added.as_deref(), has_policy, account);
+    let mut response = match deadline.run(serve).await {
         Ok(served) => served?,
         Err(limit) => return Err(Fault::Timeout { limit, text: TIMEOUT_TEXT }),
     };
@@ -183,39 +187,6 @@ impl Door {
                 Ok(identify::by_identity(uri, headers, cluster_domain, &self.shared.revisions)?)
             }
         }
-    }
-
-    /// Makes a request ready for the pods of its revision.
-    fn rewrite(
-        &self,
-        client: &Client,
-        request: &mut Request<Body>,
-        present: Present,
-        destination: &Destination,
-    ) -> Result<Option<Pending>, Fault> {
-        // Behind a gateway its word counts; as the gateway ours does.
-        let ours = matches!(self.routing, Routing::Ingress { .. }) || !present.any(Present::ORIGINAL_HOST);
-        let original_host = match (&destination.rewrite_host, ours) {
-            (_, false) => None,
-            (Some(host), true) => Some(host.clone()),
-            (None, true) => Some(identify::host_value(request.uri(), request.headers())?),
-        };
-        let options = Options { peer: &client.peer, remove: &ENDS_HERE, default_host: &HeaderValue::from_static("") };
-        let upgrade = forward::prepare(request, present, &options)?;
-        let headers = request.headers_mut();
-        headers.insert(PROXY_REQUEST, HeaderValue::from_static(HOP));
-        if let Some(host) = original_host {
-            headers.insert(ORIGINAL_HOST, host);
-        }
-        let gateway = matches!(self.routing, Routing::Ingress { .. });
-        // On a plain listener a balancer that ended TLS in front of us knows better.
-        if gateway && (client.entrance.is_secure() || !present.any(Present::X_FORWARDED_PROTO)) {
-            headers.insert(X_FORWARDED_PROTO, client.entrance.scheme());
-        }
-        for (name, value) in &destination.set_headers {
-            headers.insert(name, value.clone());
-        }
-        Ok(upgrade)
     }
 
     /// Lets an upgraded connection run; its request lasts as long as it.

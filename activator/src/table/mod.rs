@@ -102,9 +102,9 @@ pub struct Backend {
 }
 
 impl HostRoute {
-    /// The first path whose prefix and headers match.
-    pub fn path(&self, path: &str, headers: &HeaderMap) -> Option<&PathRoute> {
-        self.paths.iter().find(|route| route.matches(path, headers))
+    /// The first path whose prefix and headers match, and which one it is.
+    pub fn path(&self, path: &str, headers: &HeaderMap) -> Option<(usize, &PathRoute)> {
+        self.paths.iter().enumerate().find(|(_, route)| route.matches(path, headers))
     }
 
     /// Names the version of the Ingress that is served; the answer to a probe.
@@ -127,14 +127,14 @@ impl PathRoute {
             })
     }
 
-    /// The backend for a number drawn uniformly from `0..total_weight`.
-    pub fn choose(&self, mut drawn: u64) -> Option<&Backend> {
-        for split in &self.splits {
+    /// The backend for a number drawn uniformly from `0..total_weight`, and which one it is.
+    pub fn choose(&self, mut drawn: u64) -> Option<(usize, &Backend)> {
+        for (nth, split) in self.splits.iter().enumerate() {
             match drawn.checked_sub(split.weight) {
-                None => return Some(split),
+                None => return Some((nth, split)),
                 Some(rest) => drawn = rest,
             }
         }
-        self.splits.last()
+        self.splits.iter().enumerate().next_back()
     }
 }

@@ -66,7 +66,8 @@ fn chosen(table: &Table, host: &str, path: &str, headers: &[(&'static str, &'sta
         .iter()
         .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
         .collect::<http::HeaderMap>();
-    let backend = table.host(&normalize(host))?.path(path, &headers)?.choose(0)?;
+    let (_, path) = table.host(&normalize(host))?.path(path, &headers)?;
+    let (_, backend) = path.choose(0)?;
     Some(name_of(&backend.slot))
 }
 
@@ -145,11 +146,11 @@ fn a_split_is_exact_over_its_whole_range() {
     let (table, _) = table(&objects);
     let path = &table.host("h").unwrap().paths[0];
     assert_eq!(path.total_weight, 100);
-    let names: Vec<_> = (0..100).map(|drawn| name_of(&path.choose(drawn).unwrap().slot)).collect();
+    let names: Vec<_> = (0..100).map(|drawn| name_of(&path.choose(drawn).unwrap().1.slot)).collect();
     assert_eq!(names.iter().filter(|name| *name == "a").count(), 10);
     assert_eq!(names.iter().filter(|name| *name == "b").count(), 90);
     // Identity goes into the key, the other headers onto the request.
-    let set = &path.choose(0).unwrap().set_headers;
+    let set = &path.choose(0).unwrap().1.set_headers;
     assert_eq!(set.len(), 1);
     assert_eq!((set[0].0.as_str(), set[0].1.to_str().unwrap()), ("x-rev", "a"));
 }

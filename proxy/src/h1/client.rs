@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::added::Extra;
 use super::decode::Decoder;
 use super::encode::{self, Ending};
 use super::framing::{self, Framing};
@@ -142,9 +143,10 @@ impl Connection {
         mut self: Box<Self>,
         request: &mut Request<Body>,
         reading: Reading,
+        extra: Option<Extra<'_>>,
     ) -> Result<(Response<()>, Box<Self>), Failure> {
         let mut whole = None;
-        let ending = self.put_head(request, &mut whole);
+        let ending = self.put_head(request, extra, &mut whole);
         if let Err(error) = poll_fn(|cx| self.wire.poll_write_some(cx)).await {
             if let Some(whole) = whole {
                 request.body_mut().put_back(whole);
@@ -164,7 +166,7 @@ impl Connection {
     }
 
     /// Puts a request's head on the wire, and `whole`, its body, if it is small and here already.
-    fn put_head(&mut self, request: &mut Request<Body>, whole: &mut Option<Bytes>) -> Ending {
+    fn put_head(&mut self, request: &mut Request<Body>, extra: Option<Extra<'_>>, whole: &mut Option<Bytes>) -> Ending {
         let waits = !request.body().is_empty() && expects_continue(request.headers());
         if !waits {
             *whole = request.body_mut().take_whole();
@@ -173,7 +175,7 @@ impl Connection {
         self.reusable = true;
         self.wire.forget_written();
         self.wire.small().reserve(512);
-        encode::request(self.wire.small(), request, ending, self.title_case);
+        encode::request(self.wire.small(), request, extra, ending, self.title_case);
         if let Some(whole) = whole {
             let after = encode::before_data(self.wire.small(), whole, ending);
             self.wire.put(whole.clone(), after);

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 
+use super::added::Extra;
 use super::lines::Lines;
 use super::target::RawQuery;
 
@@ -40,7 +41,13 @@ pub(crate) enum Keep {
 pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 
 /// A request head in origin form, HTTP/1.1.
-pub(crate) fn request<B>(out: &mut Vec<u8>, request: &Request<B>, ending: Ending, title_case: bool) {
+pub(crate) fn request<B>(
+    out: &mut Vec<u8>,
+    request: &Request<B>,
+    extra: Option<Extra<'_>>,
+    ending: Ending,
+    title_case: bool,
+) {
     let (method, uri) = (request.method(), request.uri());
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
@@ -55,7 +62,13 @@ pub(crate) fn request<B>(out: &mut Vec<u8>, request: &Request<B>, ending: Ending
         out.extend_from_slice(query);
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    lines(out, request.headers(), title_case, |name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH);
+    if let Some(Extra { host, added }) = extra {
+        line(out, b"Host", host.as_bytes(), false);
+        out.extend_from_slice(added.lines());
+    }
+    lines(out, request.headers(), title_case, |name| {
+        *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || (extra.is_some() && *name == HOST)
+    });
     body_line(out, ending, request.headers());
     out.extend_from_slice(b"\r\n");
 }
@@ -249,7 +262,7 @@ mod tests {
     fn requests() {
         let request = |builder: http::request::Builder, ending| {
             let asked = builder.body(()).unwrap();
-            text(|out| request(out, &asked, ending, true))
+            text(|out| request(out, &asked, None, ending, true))
         };
         let get = Request::get("/p?q").header("host", "a").header("x-two-words", "1");
         assert_eq!(request(get, Ending::None), "GET /p?q HTTP/1.1\r\nHost: a\r\nX-Two-Words: 1\r\n\r\n");

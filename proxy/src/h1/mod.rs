@@ -11,12 +11,14 @@
 //!    of answers that are passed on unread.
 //! 3. [`server`]: head → service → answer, on and on, with an eye on the client ([`rest`]: for how long). [`origin`] is
 //!    what a request sees of its connection.
-//! 4. [`client`]: one exchange with a target: send, pump the body, read the answer.
+//! 4. [`client`]: one exchange with a target: send, pump the body, read the answer. [`added`] are lines that go with many
+//!    requests.
 //! 5. [`decode`] reads bodies ([`chunked`] is its largest part), [`encode`] writes heads and chunks, [`outgoing`] whole
 //!    bodies.
 //!
 //! [`wire`], [`server`] and [`client`] have the sockets; all the others are pure. h2 stays with hyper.
 
+mod added;
 pub(crate) mod chunked;
 pub(crate) mod client;
 pub(crate) mod decode;
@@ -31,5 +33,6 @@ pub(crate) mod server;
 pub(crate) mod target;
 pub(crate) mod wire;
 
+pub use added::{Added, Extra};
 pub use lines::Lines;
 pub use target::RawQuery;

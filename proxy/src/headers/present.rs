@@ -81,6 +81,12 @@ impl Present {
         self.0 & of.0 != 0
     }
 
+    /// Those of these that are there.
+    #[must_use]
+    pub const fn among(self, of: Self) -> Self {
+        Self(self.0 & of.0)
+    }
+
     /// Both sets together.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
