@@ -68,9 +68,9 @@ pub struct Settings {
     /// How its requests are held and ordered; `None` = as upstream does.
     pub policy: Option<Box<Policy>>,
     /// Service it belongs to; may be empty.
-    pub service: String,
+    pub service: Box<str>,
     /// Configuration it belongs to.
-    pub configuration: String,
+    pub configuration: Box<str>,
 }
 
 impl Settings {
@@ -78,7 +78,8 @@ impl Settings {
     pub fn of(object: &RevisionObject) -> Self {
         let spec = &object.spec;
         let seconds = |value: Option<i64>| u64::try_from(value.unwrap_or(0)).ok().filter(|s| *s > 0);
-        let label = |key: &str, labels: &BTreeMap<String, String>| labels.get(key).cloned().unwrap_or_default();
+        let label =
+            |key: &str, labels: &BTreeMap<String, String>| Box::from(labels.get(key).map_or("", String::as_str));
         Self {
             container_concurrency: u32::try_from(spec.container_concurrency.unwrap_or(0).max(0)).unwrap_or(u32::MAX),
             protocol: protocol(&spec.pod.containers),
@@ -391,7 +392,7 @@ mod tests {
         assert_eq!(read.limits.total, Some(Duration::from_secs(10)));
         assert_eq!(read.limits.response_start, Some(Duration::from_secs(3)));
         assert_eq!(read.limits.idle, None);
-        assert_eq!((read.service.as_str(), read.configuration.as_str()), ("s", "c"));
+        assert_eq!((&*read.service, &*read.configuration), ("s", "c"));
         assert!(read.trust_early_probe);
     }
 

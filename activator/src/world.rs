@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::endpoints::backends::{Backends, Usable};
-use crate::endpoints::parse::{self, Addresses, ClusterIp};
+use crate::endpoints::parse::{self, Addresses, ByProtocol, ClusterIp};
 use crate::endpoints::pods::{Orders, Trust};
 use crate::endpoints::probe::{self, Rhythm, Turns};
 use crate::feed::{Event, Feed, One, Seen};
@@ -79,10 +79,8 @@ pub struct Rules {
 struct Tracked {
     backends: Backends,
     revision: Option<Arc<Revision>>,
-    /// By protocol, because Endpoints may come before the Revision that says which one counts.
-    http1: Addresses,
-    h2c: Addresses,
-    /// These two in boxes: most revisions sleep, behind no mesh and on one activator, and there may be 100,000 of them.
+    /// These three in boxes: most revisions sleep, behind no mesh and on one activator, and there may be 100,000 of them.
+    pods: Option<Box<ByProtocol>>,
     cluster_ip: Option<Box<ClusterIp>>,
     share: Option<Box<(Option<Share>, Option<Share>)>>,
     probes: HashMap<SocketAddr, AbortHandle>,
@@ -229,9 +227,7 @@ impl World {
 
     /// Revision and Endpoints come and go in any order; what is known of one waits for the other.
     fn forget_if_nothing_left(&mut self, key: &RevisionKey) {
-        let nothing = Addresses::default();
-        let left =
-            |t: &Tracked| t.revision.is_some() || t.http1 != nothing || t.h2c != nothing || t.cluster_ip.is_some();
+        let left = |t: &Tracked| t.revision.is_some() || t.pods.is_some() || t.cluster_ip.is_some();
         if self.tracked.get(key).is_some_and(|tracked| !left(tracked)) {
             self.tracked.remove(key);
         }
@@ -246,8 +242,7 @@ impl World {
                 }
             }
             One::Complete(seen) => {
-                let nothing = Addresses::default();
-                for key in self.not_among(&seen, |tracked| tracked.http1 != nothing || tracked.h2c != nothing) {
+                for key in self.not_among(&seen, |tracked| tracked.pods.is_some()) {
                     self.pods_gone(&key);
                 }
                 self.mark_synced(|synced| synced.endpoints = true);
@@ -266,8 +261,7 @@ impl World {
         let tracked =
             self.tracked.entry(key.clone()).or_insert_with(|| Box::new(Tracked::new(self.rules.backends(true))));
         if private {
-            tracked.http1 = parse::addresses(object, Protocol::Http1);
-            tracked.h2c = parse::addresses(object, Protocol::H2c);
+            tracked.pods = ByProtocol::of(object).map(Box::new);
             self.apply_addresses(&key);
         } else if !self.rules.own_ip.is_empty() {
             let of = |protocol| parse::share(object, protocol, &self.rules.own_ip);
@@ -282,8 +276,7 @@ impl World {
 
     fn pods_gone(&mut self, key: &RevisionKey) {
         if let Some(tracked) = self.tracked.get_mut(key) {
-            tracked.http1 = Addresses::default();
-            tracked.h2c = Addresses::default();
+            tracked.pods = None;
             self.apply_addresses(key);
         }
         self.forget_if_nothing_left(key);
@@ -292,9 +285,10 @@ impl World {
     fn apply_addresses(&mut self, key: &RevisionKey) {
         let Some(tracked) = self.tracked.get(key) else { return };
         let Some(revision) = &tracked.revision else { return };
-        let addresses = match revision.settings.load().protocol {
-            Protocol::Http1 => tracked.http1.clone(),
-            Protocol::H2c => tracked.h2c.clone(),
+        let addresses = match (&tracked.pods, revision.settings.load().protocol) {
+            (None, _) => Addresses::default(),
+            (Some(pods), Protocol::Http1) => pods.http1.clone(),
+            (Some(pods), Protocol::H2c) => pods.h2c.clone(),
         };
         self.change_backends(key, |backends| backends.update(&addresses));
     }
@@ -458,15 +452,7 @@ impl Rules {
 
 impl Tracked {
     fn new(backends: Backends) -> Self {
-        Self {
-            backends,
-            revision: None,
-            http1: Addresses::default(),
-            h2c: Addresses::default(),
-            cluster_ip: None,
-            share: None,
-            probes: HashMap::new(),
-        }
+        Self { backends, revision: None, pods: None, cluster_ip: None, share: None, probes: HashMap::new() }
     }
 
     fn stop_all(&mut self) {

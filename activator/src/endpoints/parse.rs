@@ -19,6 +19,24 @@ pub struct Addresses {
     pub not_ready: Vec<SocketAddr>,
 }
 
+/// The same by protocol, because Endpoints may come before the Revision that says which one counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByProtocol {
+    /// Of ports for HTTP/1.
+    pub http1: Addresses,
+    /// Of ports for h2c.
+    pub h2c: Addresses,
+}
+
+impl ByProtocol {
+    /// Those of an Endpoints object; `None` if there are none at all.
+    pub fn of(endpoints: &Endpoints) -> Option<Self> {
+        let of = |protocol| addresses(endpoints, protocol);
+        let both = Self { http1: of(Protocol::Http1), h2c: of(Protocol::H2c) };
+        (both != Self::default()).then_some(both)
+    }
+}
+
 /// Where the private Service of a revision is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterIp {
@@ -81,7 +99,7 @@ fn port_name(protocol: Protocol) -> &'static str {
 }
 
 /// The addresses of the subsets that have the protocol's port.
-pub fn addresses(endpoints: &Endpoints, protocol: Protocol) -> Addresses {
+fn addresses(endpoints: &Endpoints, protocol: Protocol) -> Addresses {
     let mut found = Addresses::default();
     for subset in endpoints.subsets.iter().flatten() {
         let port = subset.ports.iter().flatten().find(|port| port.name.as_deref() == Some(port_name(protocol)));

@@ -29,8 +29,8 @@ pub struct Account {
     in_flight: InFlight,
     timing: Timing,
     measure: Measure,
-    /// The cookie of a session that begins with it. Boxed, since few do and every request moves it.
-    session: Option<Box<HeaderValue>>,
+    /// The cookie of a session that begins with it.
+    session: Option<HeaderValue>,
     /// Its line in the log, if there is one.
     log: Option<Box<Entry>>,
     /// Its spans, if it is traced.
@@ -38,7 +38,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// A request for a revision arrives.
+    /// A request for a revision arrives. Boxed once instead of moved with its answer from hand to hand.
     pub fn open(
         door: &Rc<Door>,
         revision: Arc<Revision>,
@@ -46,7 +46,7 @@ impl Account {
         peer: &Peer,
         measure: Measure,
         mut trace: Option<Box<Trace>>,
-    ) -> Self {
+    ) -> Box<Self> {
         let mut log = None;
         let switched_on = door.shared.switches.request_log();
         if switched_on.is_some() || trace.is_some() {
@@ -60,7 +60,7 @@ impl Account {
                 trace.belongs_to(whose);
             }
         }
-        Self {
+        Box::new(Self {
             permit: None,
             in_flight: door.shared.reporter.arrive(revision, measure.start()),
             door: Rc::clone(door),
@@ -69,7 +69,7 @@ impl Account {
             session: None,
             log,
             trace,
-        }
+        })
     }
 
     /// The revision that is asked.
@@ -86,12 +86,12 @@ impl Account {
 
     /// A session begins with it: its answer carries this cookie.
     pub fn session_begins(&mut self, cookie: HeaderValue) {
-        self.session = Some(Box::new(cookie));
+        self.session = Some(cookie);
     }
 
     /// The cookie of the session that begins with it.
     pub fn take_session(&mut self) -> Option<HeaderValue> {
-        self.session.take().map(|cookie| *cookie)
+        self.session.take()
     }
 
     /// The pod that works on it.
@@ -238,10 +238,10 @@ pub fn told(door: &Door, mut measure: Measure, trace: Option<Box<Trace>>, status
 
 /// The account of an answer, if it has one: answers of our own to what is no request for a revision have none.
 #[derive(Debug, Default)]
-pub struct Accounting(Option<Account>);
+pub struct Accounting(Option<Box<Account>>);
 
-impl From<Account> for Accounting {
-    fn from(account: Account) -> Self {
+impl From<Box<Account>> for Accounting {
+    fn from(account: Box<Account>) -> Self {
         Self(Some(account))
     }
 }

@@ -91,6 +91,17 @@ impl Client {
     }
 }
 
+/// A request as it arrived: where it goes, and what decides how.
+#[derive(Debug)]
+pub struct Routed {
+    /// Where it goes.
+    pub destination: Destination,
+    /// Whether the revision has a policy for its line.
+    pub has_policy: bool,
+    /// The headers it came with.
+    pub present: Present,
+}
+
 /// Serves one request.
 ///
 /// An `async` block that captures, not an `async fn`: that one would keep room for its arguments twice.
@@ -125,9 +136,9 @@ async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) ->
         let settings = destination.revision.settings.load();
         (settings.limits, settings.policy.is_some())
     };
+    let routed = Routed { destination, has_policy, present };
     let mut deadline = door.timers.start_at(limits, arrived);
-    let answered =
-        exchange(door, client, request, present, &destination, has_policy, &mut account, &mut deadline).await;
+    let answered = exchange(door, client, request, &routed, &mut account, &mut deadline).await;
     let (mut response, tunnel) = match answered {
         Ok(answered) => answered,
         Err(fault) => {
@@ -155,15 +166,12 @@ async fn exchange(
     door: &Door,
     client: &Client,
     request: &mut Request<Body>,
-    present: Present,
-    destination: &Destination,
-    has_policy: bool,
+    routed: &Routed,
     account: &mut Account,
     deadline: &mut Deadline,
 ) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
-    // A policy reads the headers as the pods will see them.
-    let Ready { upgrade, added } = door.rewrite(client, request, present, destination, has_policy)?;
-    let serve = admit::serve(door, client, request, added.as_deref(), has_policy, account);
+    let Ready { upgrade, added } = door.rewrite(client, request, routed)?;
+    let serve = admit::serve(door, client, request, added.as_deref(), routed.has_policy, account);
     let mut response = match deadline.run(serve).await {
         Ok(served) => served?,
         Err(limit) => return Err(Fault::Timeout { limit, text: TIMEOUT_TEXT }),
@@ -190,7 +198,7 @@ impl Door {
     }
 
     /// Lets an upgraded connection run; its request lasts as long as it.
-    fn run(&self, tunnel: Tunnel, account: Account, deadline: Deadline) {
+    fn run(&self, tunnel: Tunnel, account: Box<Account>, deadline: Deadline) {
         let guard = self.drain.guard();
         tokio::task::spawn_local(async move {
             if let Err(error) = tunnel.run(deadline).await {

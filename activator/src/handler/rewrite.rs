@@ -13,7 +13,7 @@ use proxy::headers::{Present, X_FORWARDED_FOR};
 use proxy::{Added, Body, Fault};
 
 use super::identify::{self, Destination, Way};
-use super::{Client, Door, HOP};
+use super::{Client, Door, HOP, Routed};
 use crate::config::Routing;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -35,16 +35,17 @@ pub struct Ready {
 }
 
 impl Door {
-    /// Makes a request ready. `as_map`: all of its headers must be in its map afterwards.
+    /// Makes a request ready.
     pub(super) fn rewrite(
         &self,
         client: &Client,
         request: &mut Request<Body>,
-        present: Present,
-        destination: &Destination,
-        as_map: bool,
+        routed: &Routed,
     ) -> Result<Ready, Fault> {
-        let added = if as_map { None } else { self.lines(client, request, present, destination) };
+        let Routed { destination, has_policy, present } = routed;
+        let present = *present;
+        // A policy reads the headers as the pods will see them.
+        let added = if *has_policy { None } else { self.lines(client, request, present, destination) };
         let original_host = match &added {
             Some(_) => None,
             None => self.original_host(request, present, destination)?,

@@ -166,8 +166,8 @@ impl Metrics {
             // The pod stays unknown, as upstream has it: it is not the activator's to tell.
             identity: Arc::new(Identity {
                 namespace: key.namespace.to_string(),
-                service: settings.service.clone(),
-                configuration: settings.configuration.clone(),
+                service: settings.service.to_string(),
+                configuration: settings.configuration.to_string(),
                 revision: key.name.to_string(),
                 ..Identity::default()
             }),

@@ -12,8 +12,8 @@ fn revision(name: &str) -> Arc<Revision> {
         limits: Limits::default(),
         trust_early_probe: true,
         policy: None,
-        service: String::new(),
-        configuration: String::new(),
+        service: Box::default(),
+        configuration: Box::default(),
     };
     Arc::new(Revision::new(RevisionKey::new("ns", name), settings, &crate::throttle::Lines::each(10)))
 }
