@@ -103,7 +103,10 @@ impl ApiError {
 
     /// 405 for a verb the resource does not have.
     pub(crate) fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        Self {
+            details: Some(Box::new(json!({}))),
+            ..Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        }
     }
 
     /// 415 for a body type the verb does not take.
@@ -156,8 +159,14 @@ impl ApiError {
             .iter()
             .map(|cause| json!({ "reason": cause.reason, "message": cause.message, "field": cause.field }))
             .collect();
+        let mut details = json!({ "causes": causes });
+        for (field, value) in [("name", name), ("group", group), ("kind", kind)] {
+            if !value.is_empty() {
+                details[field] = value.into();
+            }
+        }
         Self {
-            details: Some(Box::new(json!({ "name": name, "group": group, "kind": kind, "causes": causes }))),
+            details: Some(Box::new(details)),
             ..Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {list}"))
         }
     }

@@ -15,6 +15,11 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and \
     must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
     validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const KEY_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+    alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+/// Finalizers that need no domain before their name.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 /// All annotations of an object together.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
@@ -35,9 +40,18 @@ pub(crate) fn check(resource: &Resource, object: &Value) -> Vec<Cause> {
             causes.push(Cause::invalid("metadata.labels", &format!("{value:?}"), LABEL_VALUE));
         }
         if !is_key(key) {
-            causes.push(Cause::invalid("metadata.labels", &format!("{key:?}"), "name part must be a qualified name"));
+            causes.push(Cause::invalid("metadata.labels", &format!("{key:?}"), KEY_NAME));
         }
     }
+    for (nth, finalizer) in metadata["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        if !(is_key(name) && (name.contains('/') || STANDARD_FINALIZERS.contains(&name))) {
+            let field = format!("metadata.finalizers[{nth}]");
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(field, &format!("{name:?}"), why));
+        }
+    }
+    causes.extend(owners(&metadata["ownerReferences"]));
     let annotations = metadata["annotations"].as_object();
     let bytes: usize =
         annotations.into_iter().flatten().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
@@ -47,6 +61,48 @@ pub(crate) fn check(resource: &Resource, object: &Value) -> Vec<Cause> {
             field: "metadata.annotations".to_owned(),
             message: format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes"),
         });
+    }
+    causes
+}
+
+/// Finalizers added to those of an object that is on its way out: nobody would be there to take them off.
+pub(crate) fn late_finalizers(old: &Value, new: &Value) -> Option<Cause> {
+    if !old["metadata"]["deletionTimestamp"].is_string() {
+        return None;
+    }
+    let of = |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let (had, has) = (of(old), of(new));
+    let late: Vec<String> = has.iter().filter(|one| !had.contains(one)).map(Value::to_string).collect();
+    (!late.is_empty()).then(|| Cause {
+        reason: "FieldValueForbidden",
+        field: "metadata.finalizers".to_owned(),
+        message: format!(
+            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            late.join(", ")
+        ),
+    })
+}
+
+/// What is wrong with references to owners.
+fn owners(references: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let mut controllers: Vec<&str> = Vec::new();
+    for reference in references.as_array().into_iter().flatten() {
+        for (field, what) in [("apiVersion", "version "), ("kind", ""), ("name", ""), ("uid", "")] {
+            if reference[field].as_str().is_none_or(str::is_empty) {
+                let field = format!("metadata.ownerReferences.{field}");
+                causes.push(Cause::invalid(field, "\"\"", &format!("{what}must not be empty")));
+            }
+        }
+        if reference["controller"] == true {
+            controllers.push(reference["name"].as_str().unwrap_or_default());
+        }
+    }
+    if let [first, second, ..] = controllers[..] {
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
+        );
+        causes.push(Cause::invalid("metadata.ownerReferences", &references.to_string(), &why));
     }
     causes
 }
@@ -61,7 +117,7 @@ fn is_subdomain(text: &str) -> bool {
     text.split('.').all(is_label)
 }
 
-fn is_label_value(text: &str) -> bool {
+pub(crate) fn is_label_value(text: &str) -> bool {
     let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
     text.is_empty()
         || (text.len() <= 63

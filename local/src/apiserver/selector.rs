@@ -2,6 +2,7 @@
 //!
 //! Pure. Lists and watches hold a [`Filter`]; the store calls [`Filter::matches`] on each candidate.
 use super::errors::ApiError;
+use super::names::is_label_value;
 use super::store::Meta;
 
 /// Which objects of a collection a list or watch wants.
@@ -133,7 +134,16 @@ fn parse_requirement(text: &str) -> Result<Requirement, ApiError> {
     }
     for (operator, negated) in [("!=", true), ("==", false), ("=", false)] {
         if let Some((key, wanted)) = text.split_once(operator) {
-            let values = vec![value(wanted)];
+            let wanted = value(wanted);
+            if let Some(sign) = wanted.chars().next().filter(|sign| "=!<>".contains(*sign)) {
+                return Err(ApiError::bad_request(format!(
+                    "unable to parse requirement: found '{sign}', expected: identifier"
+                )));
+            }
+            if !is_label_value(&wanted) {
+                return Err(bad("invalid label value"));
+            }
+            let values = vec![wanted];
             return requirement(key, if negated { Test::NotIn(values) } else { Test::In(values) });
         }
     }
@@ -161,15 +171,18 @@ fn parse_fields(text: &str, selectable: &[String]) -> Result<Vec<FieldRequiremen
             "metadata.name" => Field::Name,
             "metadata.namespace" => Field::Namespace,
             _ => Field::At(
-                selectable
-                    .iter()
-                    .position(|known| known == path)
-                    .ok_or_else(|| ApiError::bad_request(format!("field label not supported: {path}")))?,
+                selectable.iter().position(|known| known == path).ok_or_else(|| unknown_field(path, selectable))?,
             ),
         };
         requirements.push(FieldRequirement { field, value: value.to_owned(), equal });
     }
     Ok(requirements)
+}
+
+fn unknown_field(path: &str, selectable: &[String]) -> ApiError {
+    let known = ["metadata.name", "metadata.namespace"].into_iter().chain(selectable.iter().map(String::as_str));
+    let known: Vec<String> = known.map(|field| format!("{field:?}")).collect();
+    ApiError::bad_request(format!("{path:?} is not a known field selector: only {}", known.join(", ")))
 }
 
 #[cfg(test)]
@@ -212,7 +225,7 @@ mod tests {
             let filter = Filter::parse(None, text, "", &[]).unwrap();
             assert_eq!(filter.matches(&object), want, "{text}");
         }
-        for bad in ["app in web)", "a b c", "app in (x", "tier>x", "=x"] {
+        for bad in ["app in web)", "a b c", "a===b", "a=b c", "app in (x", "tier>x", "=x"] {
             assert!(Filter::parse(None, bad, "", &[]).is_err(), "{bad}");
         }
     }
@@ -231,7 +244,10 @@ mod tests {
             assert_eq!(Filter::parse(None, "", text, &selectable).unwrap().matches(&object), want, "{text}");
         }
         let error = Filter::parse(None, "", "spec.x=1", &selectable).unwrap_err();
-        assert_eq!(error.message, "field label not supported: spec.x");
+        assert!(
+            error.message.starts_with("\"spec.x\" is not a known field selector: only \"metadata.name\""),
+            "{error}"
+        );
         assert!(!Filter::parse(Some("other".to_owned()), "", "", &[]).unwrap().matches(&object));
     }
 }

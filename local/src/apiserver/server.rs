@@ -425,7 +425,7 @@ fn shape(accept: &str) -> Result<Shape, ApiError> {
         let mut parts = offer.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
         let wanted = parts.find_map(|part| part.strip_prefix("as="));
-        if matches!(media, "" | "*/*" | "application/*" | "application/json" | "text/plain" | "text/html") {
+        if matches!(media, "" | "*/*" | "application/*" | "application/json") {
             match wanted {
                 None => return Ok(Shape::Object),
                 Some("Table") => return Ok(Shape::Table),

@@ -3,16 +3,22 @@
 //! Pure. Only defaults that our controllers, the node or `kubectl` look at; [`prepare`] runs on each write.
 use serde_json::{Map, Value, json};
 
+use super::errors::Cause;
 use super::registry::Resource;
 
 /// Fills in a built-in object's defaults; on creation also its first status.
 pub(crate) fn prepare(resource: &Resource, object: &mut Value, create: bool) {
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        let empty = |value: &Value| value.as_object().is_some_and(Map::is_empty) || *value == json!([]);
+        metadata.retain(|name, value| !(EMPTY_IS_ABSENT.contains(&name.as_str()) && empty(value)));
+    }
     if resource.custom {
         return;
     }
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => {
             pod_spec(&mut object["spec"]);
+            pod(&mut object["spec"]);
             if create {
                 object["status"] = json!({ "phase": "Pending", "qosClass": quality(&object["spec"]) });
             }
@@ -27,6 +33,13 @@ pub(crate) fn prepare(resource: &Resource, object: &mut Value, create: bool) {
         ("", "secrets") => {
             default(object, "type", json!("Opaque"));
             fold_string_data(object);
+            without_empty(object, &["data"]);
+        }
+        ("", "configmaps") => without_empty(object, &["data", "binaryData"]),
+        ("discovery.k8s.io", "endpointslices") => {
+            for port in items(object, "ports") {
+                default(port, "protocol", json!("TCP"));
+            }
         }
         ("apps", "deployments") => {
             let spec = &mut object["spec"];
@@ -41,6 +54,7 @@ pub(crate) fn prepare(resource: &Resource, object: &mut Value, create: bool) {
                 default(&mut spec["strategy"]["rollingUpdate"], "maxUnavailable", json!("25%"));
             }
             pod_spec(&mut spec["template"]["spec"]);
+            default(object, "status", json!({}));
         }
         ("apps", "replicasets") => {
             default(&mut object["spec"], "replicas", json!(1));
@@ -51,8 +65,50 @@ pub(crate) fn prepare(resource: &Resource, object: &mut Value, create: bool) {
     }
 }
 
-/// What a built-in object lacks, in the real server's words: field and whether it is required.
-pub(crate) fn missing(resource: &Resource, object: &Value) -> Vec<&'static str> {
+/// Parts of metadata that are left out when there is nothing in them.
+const EMPTY_IS_ABSENT: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
+
+/// Leaves maps out that have nothing in them.
+fn without_empty(object: &mut Value, fields: &[&str]) {
+    if let Some(map) = object.as_object_mut() {
+        map.retain(|name, value| !(fields.contains(&name.as_str()) && value.as_object().is_some_and(Map::is_empty)));
+    }
+}
+
+/// What is filled in for a pod itself, and not for the template of one.
+fn pod(spec: &mut Value) {
+    if !spec.is_object() {
+        return;
+    }
+    default(spec, "enableServiceLinks", json!(true));
+    for list in ["containers", "initContainers"] {
+        for container in items(spec, list) {
+            let Some(limits) = container["resources"]["limits"].as_object().cloned() else { continue };
+            for (name, limit) in limits {
+                default(&mut container["resources"]["requests"], &name, limit);
+            }
+        }
+    }
+}
+
+/// What is wrong with a built-in object, in the real server's words.
+pub(crate) fn check(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let mut causes: Vec<Cause> = missing(resource, object).into_iter().map(Cause::required).collect();
+    if resource.is("apps", "deployments") || resource.is("apps", "replicasets") {
+        let labels = &object["spec"]["template"]["metadata"]["labels"];
+        let wanted = object["spec"]["selector"]["matchLabels"].as_object();
+        let selected = !object["spec"]["selector"].is_null()
+            && wanted.into_iter().flatten().all(|(name, value)| labels[name] == *value);
+        if !selected {
+            let why = "`selector` does not match template `labels`";
+            causes.push(Cause::invalid("spec.template.metadata.labels", &labels.to_string(), why));
+        }
+    }
+    causes
+}
+
+/// Required fields that are absent.
+fn missing(resource: &Resource, object: &Value) -> Vec<&'static str> {
     let needed: &[&str] = match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => &["spec.containers"],
         ("apps", "deployments" | "replicasets") => &["spec.selector", "spec.template.spec.containers"],

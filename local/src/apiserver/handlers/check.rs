@@ -71,11 +71,18 @@ pub(crate) fn checked(
             "object" => "map",
             other => other,
         };
-        return Err(ApiError::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {kind}: json: cannot unmarshal {} into Go struct field {kind}.{} of type {target}",
-            resource.version,
+        let why = format!(
+            "json: cannot unmarshal {} into Go struct field {kind}.{} of type {target}",
             go(wrong.found),
             wrong.path
+        );
+        if Kind::of(&call.content_type).is_some() {
+            let patched = object.to_string();
+            return Err(ApiError::invalid("", "", "", &[Cause::invalid("patch", &format!("{patched:?}"), &why)]));
+        }
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {kind}: {why}",
+            resource.version
         )));
     }
     let main = call.path.subresource.as_deref() != Some("status");
@@ -96,7 +103,7 @@ fn refuse_causes(resource: &Resource, name: &str, findings: &validate::Findings)
 pub(crate) fn valid(resource: &Resource, object: &Value, name: &str) -> Result<(), ApiError> {
     let mut causes = names::check(resource, object);
     if !resource.custom {
-        causes.extend(strategy::missing(resource, object).into_iter().map(Cause::required));
+        causes.extend(strategy::check(resource, object));
     }
     if causes.is_empty() { Ok(()) } else { Err(ApiError::invalid(&resource.group, &resource.kind, name, &causes)) }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Call, Reply, reply};
 use crate::apiserver::admission::{AdmissionRequest, Operation};
 use crate::apiserver::convert;
-use crate::apiserver::errors::ApiError;
+use crate::apiserver::errors::{ApiError, Cause, GroupResource};
 use crate::apiserver::gc::Notice;
 use crate::apiserver::registry::Resource;
 use crate::apiserver::selector::Filter;
@@ -58,14 +58,17 @@ impl DeleteOptions {
         };
         match options.propagation.as_deref() {
             None | Some("Foreground" | "Background" | "Orphan") => Ok(options),
-            Some(other) => Err(ApiError::new(
-                422,
-                "Invalid",
-                format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: \
-                     supported values: \"Background\", \"Foreground\", \"Orphan\", \"nil\""
-                ),
-            )),
+            Some(other) => {
+                let cause = Cause {
+                    reason: "FieldValueNotSupported",
+                    field: "propagationPolicy".to_owned(),
+                    message: format!(
+                        "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \
+                         \"nil\""
+                    ),
+                };
+                Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]))
+            }
         }
     }
 }
@@ -127,22 +130,28 @@ pub(crate) fn remove(
     options: &DeleteOptions,
 ) -> Result<Deleted, ApiError> {
     let named = resource.group_resource();
+    // Preconditions are told by the kind, all else by the resource.
+    let by_kind = GroupResource { group: &resource.group, plural: &resource.kind };
     for _ in 0..ATTEMPTS {
         let stored =
             server.store.get(&resource.collection, key).ok_or_else(|| ApiError::not_found(&named, &key.name))?;
         if let Some(uid) = options.uid.as_deref().filter(|uid| **uid != *stored.meta.uid) {
-            let why =
-                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta.uid);
-            return Err(ApiError::conflict_because(&named, &key.name, &why));
+            let why = format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+                 deleted and then recreated",
+                stored.meta.uid
+            );
+            return Err(ApiError::conflict_because(&by_kind, &key.name, &why));
         }
         if let Some(version) = &options.resource_version
             && *version != stored.resource_version.to_string()
         {
             let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). \
+                 The object might have been modified",
                 stored.resource_version
             );
-            return Err(ApiError::conflict_because(&named, &key.name, &why));
+            return Err(ApiError::conflict_because(&by_kind, &key.name, &why));
         }
         let mut object = stored.value();
         admit(server, resource, key, &object, options.dry_run)?;
@@ -189,6 +198,10 @@ fn mark(server: &Server, resource: &Resource, object: &mut Value, options: &Dele
         metadata["finalizers"] = finalizers.into();
     }
     let marked = metadata["deletionTimestamp"].is_string();
+    // Pods go by way of a node, so even what goes at once is shown marked.
+    if !(marked || held || namespace || grace > 0 || resource.is("", "pods")) {
+        return true;
+    }
     let shorter = metadata["deletionGracePeriodSeconds"].as_i64().is_none_or(|now| grace < now);
     if !marked {
         metadata["deletionTimestamp"] = if grace > 0 { seconds_from_now(grace) } else { now() }.into();

@@ -89,6 +89,12 @@ impl Call {
             });
         }
         let yaml = self.content_type.contains("yaml");
+        if !(yaml || self.content_type.is_empty() || self.content_type.contains("json")) {
+            return Err(ApiError::unsupported_media(
+                "the body of the request was in an unknown format - accepted media types include: application/json, \
+                 application/yaml, application/vnd.kubernetes.protobuf",
+            ));
+        }
         match serde_json::from_slice(&self.body) {
             Ok(value) => Ok(value),
             Err(_) if yaml => std::str::from_utf8(&self.body)

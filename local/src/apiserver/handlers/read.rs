@@ -54,7 +54,10 @@ pub(crate) fn list(server: &Server, call: &Call) -> Result<Reply, ApiError> {
         && let Some(last) = page.items.last()
     {
         metadata["continue"] = write_token(page.resource_version, &last.meta.key).into();
-        metadata["remainingItemCount"] = page.remaining.into();
+        // Of a selection nobody counts.
+        if options.label_selector.is_empty() && options.field_selector.is_empty() {
+            metadata["remainingItemCount"] = page.remaining.into();
+        }
     }
     match call.shape {
         Shape::Table => {

@@ -15,7 +15,7 @@ use crate::apiserver::patch::{self, Kind, apply::Applier};
 use crate::apiserver::registry::Resource;
 use crate::apiserver::server::{Server, now};
 use crate::apiserver::store::{Change, CommitError, Expect, ObjectKey, Stored};
-use crate::apiserver::{strategy, validate};
+use crate::apiserver::{names, strategy, validate};
 
 /// How often a patch is tried again when others change the object at the same time.
 const ATTEMPTS: usize = 32;
@@ -209,7 +209,17 @@ pub(crate) fn patched(kind: Kind, current: &Value, body: &Value, resource: &Reso
 
 fn apply(server: &Arc<Server>, call: &Call, mut body: Value) -> Result<Reply, ApiError> {
     let resource = &call.resource;
+    if body["apiVersion"].is_null() || body["kind"].is_null() {
+        return Err(ApiError::bad_request(format!(
+            "invalid object type: {}, Kind={}",
+            body["apiVersion"].as_str().unwrap_or("/"),
+            body["kind"].as_str().unwrap_or_default()
+        )));
+    }
     check_type(call, &mut body)?;
+    if let Some(name) = body["metadata"]["name"].as_str().filter(|name| *name != call.name()) {
+        return Err(name_mismatch(name, call.name()));
+    }
     if !body["metadata"]["managedFields"].is_null() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
@@ -358,6 +368,9 @@ fn settle(
     }
     if new["metadata"]["name"].as_str().is_some_and(|name| name != call.name()) {
         return Err(name_mismatch(new["metadata"]["name"].as_str().unwrap_or_default(), call.name()));
+    }
+    if let Some(late) = names::late_finalizers(old, &new) {
+        return Err(ApiError::invalid(&resource.group, &resource.kind, call.name(), &[late]));
     }
     let status_only = resource.status && call.path.subresource.as_deref() == Some("status");
     new["apiVersion"] = resource.api_version().into();

@@ -218,6 +218,15 @@ fn disputes(
         if was.value == now.value {
             continue;
         }
+        // An empty map wants nothing to be gone of what others have put into it.
+        let empty = |value: &Value| value.as_object().is_some_and(Map::is_empty);
+        if !now.schema.atomic
+            && was.value.is_object()
+            && now.value.is_object()
+            && (empty(was.value) || empty(now.value))
+        {
+            continue;
+        }
         let length = path.len();
         path.push_str(&describe_element(element));
         if mine.is_empty() || theirs.is_empty() {

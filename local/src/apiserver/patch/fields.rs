@@ -118,9 +118,12 @@ pub(crate) fn subtract(set: &mut Set, other: &Set) {
     for (element, inner) in other {
         let Some(Value::Object(mine)) = set.get_mut(element) else { continue };
         let leaf = inner.as_object().is_none_or(Map::is_empty);
-        if leaf || mine.is_empty() {
+        if leaf {
             set.remove(element);
             continue;
+        }
+        if mine.is_empty() {
+            continue; // The map itself, of which something inside says nothing.
         }
         if let Value::Object(inner) = inner {
             subtract(mine, inner);
@@ -145,6 +148,7 @@ pub(crate) fn unite(set: &mut Set, other: &Set) {
 pub(crate) fn keep_existing(set: &mut Set, field: &str, value: &Value, schema: &Schema) {
     let present = children(field, value, schema).unwrap_or_default();
     set.retain(|element, inner| {
+        // What names only what is gone names nothing; a leaf names itself.
         if element == "." {
             return true;
         }
@@ -153,6 +157,7 @@ pub(crate) fn keep_existing(set: &mut Set, field: &str, value: &Value, schema: &
             && !inner.is_empty()
         {
             keep_existing(inner, field_name(element), child.value, &child.schema);
+            return !inner.is_empty();
         }
         true
     });

@@ -17,8 +17,9 @@ pub(crate) fn apply(mut object: Value, patch: &Value) -> Result<Value, ApiError>
             format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.0.len()),
         ));
     }
-    json_patch::patch(&mut object, &operations).map_err(|error| {
-        ApiError::new(
+    json_patch::patch(&mut object, &operations).map_err(|error| ApiError {
+        details: Some(Box::new(serde_json::json!({}))),
+        ..ApiError::new(
             422,
             "Invalid",
             format!("the server rejected our request due to an error in our request: {error}"),

@@ -108,6 +108,7 @@ fn merge_list(list: &mut Vec<Value>, patch: &[Value], key: &str, schema: &Schema
         *list = patch.iter().filter(|item| item[DIRECTIVE] != "replace").cloned().collect();
         return;
     }
+    let before: Vec<Value> = list.iter().map(|item| item[key].clone()).collect();
     for item in patch {
         let at = list.iter().position(|existing| !existing[key].is_null() && existing[key] == item[key]);
         match (item[DIRECTIVE].as_str(), at) {
@@ -120,6 +121,26 @@ fn merge_list(list: &mut Vec<Value>, patch: &[Value], key: &str, schema: &Schema
                 list.push(fresh);
             }
         }
+    }
+    interleave(list, patch, key, &before);
+}
+
+/// The order of a merged list: the items of the patch as the patch has them, the others as they were, and of two that
+/// come next the one that stood earlier before. New ones stand before what follows them in no patch.
+fn interleave(list: &mut Vec<Value>, patch: &[Value], key: &str, before: &[Value]) {
+    let in_patch = |item: &Value| patch.iter().position(|other| other[key] == item[key]);
+    let (mut named, others): (Vec<Value>, Vec<Value>) =
+        std::mem::take(list).into_iter().partition(|item| in_patch(item).is_some());
+    named.sort_by_key(in_patch);
+    let stood = |item: &Value| before.iter().position(|other| *other == item[key]);
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    loop {
+        let other_first = match (named.peek(), others.peek()) {
+            (None, None) => return,
+            (Some(named), Some(other)) => stood(named).is_some_and(|at| stood(other) < Some(at)),
+            (named, _) => named.is_none(),
+        };
+        list.extend(if other_first { others.next() } else { named.next() });
     }
 }
 
@@ -163,7 +184,7 @@ mod tests {
             pod,
             &json!({ "spec": { "containers": [{ "name": "a", "image": "a:2", "env": [{ "name": "Y", "value": "2" }], "args": ["2"] }] } }),
             &json!({ "spec": { "containers": [
-                { "name": "a", "image": "a:2", "env": [{ "name": "X", "value": "1" }, { "name": "Y", "value": "2" }], "args": ["2"] },
+                { "name": "a", "image": "a:2", "env": [{ "name": "Y", "value": "2" }, { "name": "X", "value": "1" }], "args": ["2"] },
                 { "name": "b", "image": "b:1" }] } }),
         );
     }

@@ -24,8 +24,8 @@ pub(crate) fn builtin_columns(group: &str, plural: &str) -> Vec<Column> {
             text("Ready", |d, _| {
                 format!("{}/{}", int(&d["status"]["readyReplicas"]), int(&d["spec"]["replicas"])).into()
             }),
-            number("Up-to-date", |d, _| int(&d["status"]["updatedReplicas"]).into()),
-            number("Available", |d, _| int(&d["status"]["availableReplicas"]).into()),
+            text("Up-to-date", |d, _| int(&d["status"]["updatedReplicas"]).into()),
+            text("Available", |d, _| int(&d["status"]["availableReplicas"]).into()),
             age_column(),
             wide("Containers", |d, _| containers(d, "name")),
             wide("Images", |d, _| containers(d, "image")),
@@ -51,13 +51,11 @@ pub(crate) fn builtin_columns(group: &str, plural: &str) -> Vec<Column> {
         ("", "endpoints") => vec![text("Endpoints", endpoints), age_column()],
         ("", "namespaces") => vec![text("Status", |n, _| n["status"]["phase"].clone()), age_column()],
         ("", "configmaps") => {
-            vec![number("Data", |c, _| (entries(&c["data"]) + entries(&c["binaryData"])).into()), age_column()]
+            vec![text("Data", |c, _| (entries(&c["data"]) + entries(&c["binaryData"])).into()), age_column()]
         }
-        ("", "secrets") => vec![
-            text("Type", |s, _| s["type"].clone()),
-            number("Data", |s, _| entries(&s["data"]).into()),
-            age_column(),
-        ],
+        ("", "secrets") => {
+            vec![text("Type", |s, _| s["type"].clone()), text("Data", |s, _| entries(&s["data"]).into()), age_column()]
+        }
         ("", "serviceaccounts") => vec![number("Secrets", |s, _| list_len(&s["secrets"]).into()), age_column()],
         ("", "nodes") => vec![
             text("Status", node_status),

@@ -119,7 +119,9 @@ pub(crate) fn render(
             let mut row = Map::new();
             row.insert("cells".to_owned(), cells.into());
             match include {
-                "None" => {}
+                "None" => {
+                    row.insert("object".to_owned(), Value::Null);
+                }
                 "Object" => {
                     row.insert("object".to_owned(), object);
                 }
