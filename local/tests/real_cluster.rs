@@ -1,0 +1,276 @@
+//! Controller, autoscaler and activator on a real kube-apiserver: everything they write passes its checks, and a service
+//! becomes ready, is changed, and has its traffic split.
+//!
+//! The server is found as in `real_server.rs`. It runs alone, so the test does what a controller manager and a kubelet
+//! would: deployments get pods that are ready at once, on addresses that nobody answers. The webhook that fills in
+//! defaults on a cluster is a call here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test cannot do without has failed it"
+)]
+
+#[path = "real_server/cluster.rs"]
+mod cluster;
+
+use std::{sync::Arc, time::Duration};
+
+use activator::Activator;
+use arc_swap::ArcSwap;
+use autoscaler::Autoscaler;
+use cluster::Cluster;
+use control::{Controller, admission, settings::Settings};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Endpoints, Namespace, Pod},
+};
+use kube::{
+    Client,
+    api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    core::GroupVersionKind,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const SYSTEM: &str = "knative-serving";
+
+/// How long anything may take before the test calls it hung; nothing is timed.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
+    let real = Cluster::find().await;
+    let client = real.client();
+    cluster::install_crds(&client).await;
+    prepare(&client).await;
+
+    let stop = CancellationToken::new();
+    let autoscaler = Autoscaler::bind(autoscaler::Config::local(client.clone())).await.unwrap();
+    let activator = activator::Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        autoscaler_url: format!("ws://{}", autoscaler.local_addr()),
+        ..activator::Config::local(client.clone())
+    };
+    let activator = Activator::bind(activator).await.unwrap();
+    let settings = Arc::new(ArcSwap::from_pointee(Settings::new("cluster.local")));
+    let controller = Controller::bind(control::Config {
+        gateway: vec![activator.local_addr()],
+        settings: settings.clone(),
+        queue_sidecar_image: "dormouse.dev/queue-proxy".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
+        ..control::Config::new(client.clone())
+    })
+    .await
+    .unwrap();
+    let mut parts = JoinSet::new();
+    let (one, two, three, four) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
+    parts.spawn(async move { activator.run(one).await.map_err(|error| error.to_string()) });
+    parts.spawn(async move { autoscaler.run(two).await.map_err(|error| error.to_string()) });
+    parts.spawn(async move { controller.run(three).await.map_err(|error| error.to_string()) });
+    let nodes = client.clone();
+    parts.spawn(async move {
+        Box::pin(four.run_until_cancelled(pods_for_deployments(nodes))).await;
+        Ok(())
+    });
+
+    let services = Services { client: client.clone(), settings };
+    services.create("hello", "one").await;
+    services.ready("hello", "hello-00001").await;
+    services
+        .change("hello", &json!({ "spec": { "template": { "spec": { "containers": [container("two")] } } } }))
+        .await;
+    services.ready("hello", "hello-00002").await;
+    let split = json!({ "spec": { "traffic": [
+        { "revisionName": "hello-00001", "percent": 10, "tag": "old" }, { "latestRevision": true, "percent": 90 },
+    ] } });
+    services.change("hello", &split).await;
+    until("the split is in the Ingress", || async {
+        let ingress =
+            services.get("networking.internal.knative.dev", "v1alpha1", "Ingress", "ingresses", "hello").await;
+        let splits = &ingress["spec"]["rules"][0]["http"]["paths"][0]["splits"];
+        splits.as_array().is_some_and(|splits| splits.len() == 2) && ready(&ingress, "Ready")
+    })
+    .await;
+    services.ready("hello", "hello-00002").await;
+    for (group, version, kind, plural, name) in [
+        ("serving.knative.dev", "v1", "Configuration", "configurations", "hello"),
+        ("serving.knative.dev", "v1", "Route", "routes", "hello"),
+        ("serving.knative.dev", "v1", "Revision", "revisions", "hello-00001"),
+        ("autoscaling.internal.knative.dev", "v1alpha1", "PodAutoscaler", "podautoscalers", "hello-00002"),
+        ("networking.internal.knative.dev", "v1alpha1", "ServerlessService", "serverlessservices", "hello-00002"),
+    ] {
+        let object = services.get(group, version, kind, plural, name).await;
+        assert!(ready(&object, "Ready"), "{object:#}");
+        assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"], "{kind} {name}");
+    }
+    stop.cancel();
+    while let Some(ended) = parts.join_next().await {
+        ended.unwrap().unwrap();
+    }
+}
+
+/// The system namespace, its ConfigMaps, and the activators as their Service would list them.
+async fn prepare(client: &Client) {
+    let object = |kind: &str, more: Value| {
+        let mut object = json!({ "apiVersion": "v1", "kind": kind });
+        object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        object
+    };
+    let namespace: Namespace =
+        serde_json::from_value(object("Namespace", json!({ "metadata": { "name": SYSTEM } }))).unwrap();
+    Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM);
+    for (name, data) in [
+        ("config-autoscaler", json!({})),
+        ("config-defaults", json!({})),
+        ("config-deployment", json!({ "queue-sidecar-image": "dormouse.dev/queue-proxy" })),
+        ("config-domain", json!({ "example.com": "" })),
+        ("config-features", json!({})),
+        ("config-gc", json!({})),
+        ("config-leader-election", json!({})),
+        ("config-logging", json!({})),
+        ("config-network", json!({ "ingress-class": api::labels::networking::DORMOUSE_INGRESS_CLASS })),
+        ("config-observability", json!({})),
+    ] {
+        let map = object("ConfigMap", json!({ "metadata": { "name": name }, "data": data }));
+        maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    }
+    let endpoints = object("Endpoints", endpoints("activator-service", "10.9.9.9"));
+    let all: Api<Endpoints> = Api::namespaced(client.clone(), SYSTEM);
+    all.create(&PostParams::default(), &serde_json::from_value(endpoints).unwrap()).await.unwrap();
+}
+
+fn endpoints(name: &str, ip: &str) -> Value {
+    json!({ "metadata": { "name": name }, "subsets": [{
+        "addresses": [{ "ip": ip }], "ports": [{ "name": "http", "port": 8012 }, { "name": "http2", "port": 8013 }],
+    }] })
+}
+
+/// Gives each Deployment the pods that it wants, ready, and their addresses to its private Service.
+async fn pods_for_deployments(client: Client) {
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let lists: Api<Endpoints> = Api::default_namespaced(client.clone());
+    let mut made = 0_u8;
+    loop {
+        for deployment in deployments.list(&ListParams::default()).await.unwrap() {
+            let (name, spec) = (deployment.metadata.name.unwrap(), deployment.spec.unwrap());
+            let pod_name = format!("{name}-pod");
+            if spec.replicas == Some(0) || pods.get_opt(&pod_name).await.unwrap().is_some() {
+                continue;
+            }
+            made += 1;
+            let mut pod = serde_json::to_value(&spec.template).unwrap();
+            pod["metadata"]["name"] = pod_name.clone().into();
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let labels = pod.metadata.labels.clone().unwrap();
+            pods.create(&PostParams::default(), &pod).await.unwrap();
+            let now = "2026-01-01T00:00:00Z";
+            let status = json!({ "status": { "phase": "Running", "podIP": format!("10.9.0.{made}"), "startTime": now,
+                "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": now }] } });
+            pods.patch_status(&pod_name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+            let replicas = spec.replicas.unwrap_or(1);
+            let status = json!({ "status": {
+                "replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas, "updatedReplicas": replicas,
+                "observedGeneration": deployment.metadata.generation,
+                "conditions": [{ "type": "Available", "status": "True" }, { "type": "Progressing", "status": "True" }] } });
+            deployments.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+            let revision = &labels["serving.knative.dev/revision"];
+            let mut list = endpoints(&format!("{revision}-private"), &format!("10.9.0.{made}"));
+            list["metadata"]["labels"] = json!({
+                "networking.internal.knative.dev/serviceType": "Private", "serving.knative.dev/revision": revision });
+            lists.create(&PostParams::default(), &serde_json::from_value(list).unwrap()).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Services as users write them.
+struct Services {
+    client: Client,
+    settings: Arc<ArcSwap<Settings>>,
+}
+
+fn container(version: &str) -> Value {
+    json!({ "image": "dev.local/hello", "env": [{ "name": "VERSION", "value": version }] })
+}
+
+fn ready(object: &Value, condition: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|one| one["type"] == condition && one["status"] == "True")
+}
+
+impl Services {
+    fn api(&self, group: &str, version: &str, kind: &str, plural: &str) -> Api<DynamicObject> {
+        let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        Api::default_namespaced_with(self.client.clone(), &kind)
+    }
+
+    fn all(&self) -> Api<DynamicObject> {
+        self.api("serving.knative.dev", "v1", "Service", "services")
+    }
+
+    async fn get(&self, group: &str, version: &str, kind: &str, plural: &str, name: &str) -> Value {
+        let object = self.api(group, version, kind, plural).get_opt(name).await.unwrap();
+        serde_json::to_value(object).unwrap()
+    }
+
+    /// As the webhook would hand it on.
+    fn admitted(&self, old: Option<&Value>, new: Value) -> DynamicObject {
+        let request = admission::Request {
+            group: "serving.knative.dev",
+            kind: "Service",
+            operation: if old.is_some() { admission::Operation::Update } else { admission::Operation::Create },
+            subresource: "",
+            old,
+            new,
+            user: "admin",
+        };
+        let object = admission::default_and_validate(request, &self.settings.load());
+        serde_json::from_value(object.map_err(|denied| denied.message).unwrap()).unwrap()
+    }
+
+    async fn create(&self, name: &str, version: &str) {
+        let object = json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Service",
+            "metadata": { "name": name, "namespace": "default" },
+            "spec": { "template": { "spec": { "containers": [container(version)] } } },
+        });
+        self.all().create(&PostParams::default(), &self.admitted(None, object)).await.unwrap();
+    }
+
+    async fn change(&self, name: &str, patch: &Value) {
+        for _ in 0..20 {
+            let old = serde_json::to_value(self.all().get(name).await.unwrap()).unwrap();
+            let mut new = old.clone();
+            json_patch::merge(&mut new, patch);
+            match self.all().replace(name, &PostParams::default(), &self.admitted(Some(&old), new)).await {
+                // The controller has written its status in between.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                done => return drop(done.unwrap()),
+            }
+        }
+        panic!("{name} is changed all the time");
+    }
+
+    /// Waits until a service is ready, and this revision with it.
+    async fn ready(&self, name: &str, revision: &str) {
+        until(&format!("{name} is ready with {revision}"), || async {
+            let object = serde_json::to_value(self.all().get(name).await.unwrap()).unwrap();
+            object["status"]["latestReadyRevisionName"] == revision
+                && object["status"]["observedGeneration"] == object["metadata"]["generation"]
+                && ready(&object, "Ready")
+        })
+        .await;
+    }
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(tokio::time::Instant::now() < end, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
