@@ -7,6 +7,7 @@ mod activator;
 mod backend;
 mod cluster;
 mod cold_start;
+mod control;
 mod cores;
 mod head;
 mod held;
@@ -57,6 +58,8 @@ enum Bench {
     Activator,
     /// From a request to a sleeping service until its first byte, by phase; warm latency; memory of each process.
     ColdStart,
+    /// A Service from its create until it is ready: API writes, time; 5,000 Services: memory, changes.
+    Control,
     /// The sidecar beside a relay, HAProxy, nginx, Envoy and others: CPU, latency, memory, start.
     QueueProxy,
     /// Requests that wait for one sleeping revision: memory, bound, leaving, order.
@@ -75,6 +78,7 @@ fn main() -> anyhow::Result<()> {
     let report = match cli.name {
         Bench::ColdStart => cold_start::run(cli.quick)?,
         Bench::Activator => hop::run(&activator::PLAN, cli.quick, &cli.only, &cli.steps)?,
+        Bench::Control => control::run(cli.quick)?,
         Bench::Held => held::run(cli.quick)?,
         Bench::Wake => wake::run(cli.quick)?,
         Bench::QueueProxy => hop::run(&queue_proxy::PLAN, cli.quick, &cli.only, &cli.steps)?,

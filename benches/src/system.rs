@@ -28,8 +28,11 @@ pub(crate) struct System {
     pub(crate) started: Instant,
 }
 
-/// Builds the release `dormouse` of this checkout.
+/// Builds the release `dormouse` of this checkout, unless `OURS_DORMOUSE` names another build of it.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
+    if let Some(path) = named_build("dormouse") {
+        return Ok(path);
+    }
     build_binary("local", "dormouse", "")
 }
 
@@ -49,10 +52,8 @@ pub(crate) fn build_binary(package: &str, binary: &str, features: &str) -> anyho
 /// library of the system. Takes minutes when anything has changed. A variable such as `OURS_QUEUE_PROXY` names another
 /// build of it instead, to be compared or tried.
 pub(crate) fn build_shipped(package: &str, binary: &str) -> anyhow::Result<PathBuf> {
-    let variable = format!("OURS_{}", binary.to_uppercase().replace('-', "_"));
-    if let Some(path) = env::var_os(&variable) {
-        eprintln!("{binary}: not built here, {variable} names it");
-        return Ok(path.into());
+    if let Some(path) = named_build(binary) {
+        return Ok(path);
     }
     let about = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV").output()?;
     let about = String::from_utf8(about.stdout)?;
@@ -61,6 +62,14 @@ pub(crate) fn build_shipped(package: &str, binary: &str) -> anyhow::Result<PathB
     cargo(&["--config", config, "--profile", "dist", "--target", host, "-p", package, "--bin", binary])?;
     let folder = env::current_exe()?.parent().and_then(Path::parent).context("no target folder")?.join(host);
     Ok(folder.join("dist").join(binary))
+}
+
+/// The build of a binary that a variable such as `OURS_QUEUE_PROXY` names.
+fn named_build(binary: &str) -> Option<PathBuf> {
+    let variable = format!("OURS_{}", binary.to_uppercase().replace('-', "_"));
+    let path = env::var_os(&variable)?;
+    eprintln!("{binary}: not built here, {variable} names it");
+    Some(path.into())
 }
 
 fn cargo(build: &[&str]) -> anyhow::Result<()> {
