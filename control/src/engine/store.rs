@@ -4,6 +4,9 @@
 //! run through the whole chain of reconcilers without waiting for echoes, and without writing anything twice. Every
 //! entry carries its `resourceVersion`; an older one never replaces a newer one, and an object that was seen deleted
 //! does not come back by a late answer.
+//!
+//! Objects are kept as JSON and read anew each time: a typed pod template takes ten times the room of its text, and there
+//! may be a hundred thousand objects of which a handful are looked at in a second.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -11,6 +14,7 @@ use std::{
 };
 
 use kube::{Resource, ResourceExt};
+use serde::{Serialize, de::DeserializeOwned};
 
 /// How many deletions are remembered; only those younger than an answer under way matter.
 const REMEMBERED_DELETIONS: usize = 1024;
@@ -31,10 +35,49 @@ impl<K> Change<K> {
     }
 }
 
-struct Inner<K> {
-    namespaces: HashMap<String, HashMap<String, Arc<K>>>,
-    index: HashMap<String, HashSet<(String, String)>>,
+#[derive(Default)]
+struct Inner {
+    namespaces: HashMap<Box<str>, HashMap<Box<str>, Entry>>,
+    index: HashMap<Box<str>, Vec<Name>>,
     deleted: Deleted,
+}
+
+/// Namespace and name.
+type Name = (Box<str>, Box<str>);
+
+/// One object.
+struct Entry {
+    uid: Box<str>,
+    version: Box<str>,
+    json: Box<[u8]>,
+}
+
+impl Entry {
+    /// `None` never happens: what is read was written by the same type.
+    fn of<K: Resource + Serialize>(object: &K) -> Option<Self> {
+        let text = |text: Option<String>| text.unwrap_or_default().into();
+        let json = serde_json::to_vec(object).ok()?.into();
+        Some(Self { uid: text(object.uid()), version: text(object.resource_version()), json })
+    }
+
+    fn read<K: DeserializeOwned>(&self) -> Option<Arc<K>> {
+        match serde_json::from_slice(&self.json) {
+            Ok(object) => Some(Arc::new(object)),
+            Err(error) => {
+                tracing::error!(%error, "an object cannot be read back; it counts as not there");
+                None
+            }
+        }
+    }
+
+    /// Versions are comparable numbers (declared so by Kubernetes since 1.35, true before); where one is not, the later
+    /// message wins. A different UID is a different object: it is newer.
+    fn is_older_than(&self, other: &Self) -> bool {
+        match (self.version.parse::<u64>(), other.version.parse::<u64>()) {
+            (Ok(own), Ok(other)) => own < other,
+            _ => self.version != other.version,
+        }
+    }
 }
 
 /// UIDs of the last deletions.
@@ -59,77 +102,86 @@ impl Deleted {
 
 /// See the module.
 pub struct Store<K> {
-    inner: RwLock<Inner<K>>,
+    inner: RwLock<Inner>,
     index_of: fn(&K) -> Option<String>,
 }
 
-impl<K: Resource<DynamicType = ()>> Store<K> {
+impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     /// An empty store. `index_of` names the group an object is found by in [`Self::indexed`].
     pub fn new(index_of: fn(&K) -> Option<String>) -> Self {
-        let inner = Inner { namespaces: HashMap::new(), index: HashMap::new(), deleted: Deleted::default() };
-        Self { inner: RwLock::new(inner), index_of }
+        Self { inner: RwLock::default(), index_of }
     }
 
     /// One object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.read().namespaces.get(namespace)?.get(name).cloned()
+        self.read().namespaces.get(namespace)?.get(name)?.read()
+    }
+
+    /// Whether there is such an object.
+    pub fn has(&self, namespace: &str, name: &str) -> bool {
+        self.read().namespaces.get(namespace).is_some_and(|names| names.contains_key(name))
     }
 
     /// The objects whose index is `key`, in no order.
     pub fn indexed(&self, key: &str) -> Vec<Arc<K>> {
         let inner = self.read();
         let Some(names) = inner.index.get(key) else { return Vec::new() };
-        names.iter().filter_map(|(ns, name)| inner.namespaces.get(ns)?.get(name).cloned()).collect()
+        names.iter().filter_map(|(namespace, name)| inner.namespaces.get(namespace)?.get(name)?.read()).collect()
     }
 
     /// The objects of a namespace, in no order.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.read().namespaces.get(namespace).map(|names| names.values().cloned().collect()).unwrap_or_default()
+        self.read().namespaces.get(namespace).into_iter().flat_map(HashMap::values).filter_map(Entry::read).collect()
     }
 
-    /// All objects, in no order.
-    pub fn all(&self) -> Vec<Arc<K>> {
-        self.read().namespaces.values().flat_map(HashMap::values).cloned().collect()
+    /// Namespace and name of each object, in no order.
+    pub fn names(&self) -> Vec<Name> {
+        let inner = self.read();
+        let of = |(namespace, names): (&Box<str>, &HashMap<Box<str>, Entry>)| {
+            names.keys().map(|name| (namespace.clone(), name.clone())).collect::<Vec<_>>()
+        };
+        inner.namespaces.iter().flat_map(of).collect()
     }
 
     /// An object was read or written. Absent: we already knew this or something newer.
     pub fn apply(&self, object: K) -> Option<Change<K>> {
+        let entry = Entry::of(&object)?;
+        let (namespace, name) = name_of(&object);
         let mut inner = self.write();
-        if object.uid().is_some_and(|uid| inner.deleted.uids.contains(&uid)) {
+        if inner.deleted.uids.contains(&*entry.uid) {
             return None;
         }
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let old = inner.namespaces.get(&namespace).and_then(|names| names.get(&name)).cloned();
-        if old.as_ref().is_some_and(|old| !is_newer(&object, old.as_ref())) {
+        let known = inner.namespaces.get(&namespace).and_then(|names| names.get(&name));
+        if known.is_some_and(|known| !known.is_older_than(&entry)) {
             return None;
         }
-        let new = Arc::new(object);
+        let old = known.and_then(Entry::read);
         if let Some(old) = &old {
             self.unindex(&mut inner, old, &namespace, &name);
         }
-        if let Some(key) = (self.index_of)(&new) {
-            inner.index.entry(key).or_default().insert((namespace.clone(), name.clone()));
+        if let Some(key) = (self.index_of)(&object) {
+            inner.index.entry(key.into()).or_default().push((namespace.clone(), name.clone()));
         }
-        inner.namespaces.entry(namespace).or_default().insert(name, Arc::clone(&new));
-        Some(Change { old, new: Some(new) })
+        inner.namespaces.entry(namespace).or_default().insert(name, entry);
+        Some(Change { old, new: Some(Arc::new(object)) })
     }
 
     /// An object was deleted. Absent: we knew nothing of it, or a namesake took its place.
     pub fn remove(&self, object: &K) -> Option<Change<K>> {
         let mut inner = self.write();
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        if let Some(uid) = object.uid() {
-            inner.deleted.remember(uid);
+        let uid = object.uid().unwrap_or_default();
+        if !uid.is_empty() {
+            inner.deleted.remember(uid.clone());
         }
-        self.take_out(&mut inner, object, &namespace, &name)
+        self.take_out(&mut inner, &uid, &name_of(object))
     }
 
-    fn take_out(&self, inner: &mut Inner<K>, object: &K, namespace: &str, name: &str) -> Option<Change<K>> {
+    fn take_out(&self, inner: &mut Inner, uid: &str, (namespace, name): &Name) -> Option<Change<K>> {
         let names = inner.namespaces.get_mut(namespace)?;
-        if names.get(name)?.uid() != object.uid() {
+        if *names.get(name)?.uid != *uid {
             return None;
         }
-        let old = names.remove(name)?;
+        let old: Arc<K> = names.remove(name)?.read()?;
         if names.is_empty() {
             inner.namespaces.remove(namespace);
         }
@@ -140,50 +192,39 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
     /// A new list of everything came: what is not in it is gone. Should it be younger than the list, the watch that
     /// follows brings it back; it does not count as deleted.
     pub fn replace(&self, objects: Vec<K>) -> Vec<Change<K>> {
-        let listed: HashSet<(String, String)> =
-            objects.iter().map(|o| (o.namespace().unwrap_or_default(), o.name_any())).collect();
+        let listed: HashSet<Name> = objects.iter().map(name_of).collect();
         let mut changes = Vec::new();
-        for object in self.all() {
-            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-            if !listed.contains(&(namespace.clone(), name.clone())) {
-                changes.extend(self.take_out(&mut self.write(), &object, &namespace, &name));
-            }
+        for one in self.names().into_iter().filter(|one| !listed.contains(one)) {
+            let mut inner = self.write();
+            let uid = inner.namespaces.get(&one.0).and_then(|names| names.get(&one.1)).map(|entry| entry.uid.clone());
+            changes.extend(uid.and_then(|uid| self.take_out(&mut inner, &uid, &one)));
         }
-        changes.extend(objects.into_iter().filter_map(|o| self.apply(o)));
+        changes.extend(objects.into_iter().filter_map(|object| self.apply(object)));
         changes
     }
 
-    fn unindex(&self, inner: &mut Inner<K>, old: &K, namespace: &str, name: &str) {
+    fn unindex(&self, inner: &mut Inner, old: &K, namespace: &str, name: &str) {
         let Some(key) = (self.index_of)(old) else { return };
-        if let Some(names) = inner.index.get_mut(&key) {
-            names.remove(&(namespace.to_owned(), name.to_owned()));
+        if let Some(names) = inner.index.get_mut(&*key) {
+            names.retain(|(other_namespace, other)| (&**other_namespace, &**other) != (namespace, name));
             if names.is_empty() {
-                inner.index.remove(&key);
+                inner.index.remove(&*key);
             }
         }
     }
 
     // A poisoned lock means that a reader or writer panicked between two whole operations; the maps are consistent.
-    fn read(&self) -> RwLockReadGuard<'_, Inner<K>> {
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Inner<K>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn version<K: Resource>(object: &K) -> Option<u64> {
-    object.meta().resource_version.as_deref()?.parse().ok()
-}
-
-/// Versions are comparable numbers (declared so by Kubernetes since 1.35, true before); where one is not, the later
-/// message wins. A different UID is a different object: it is newer.
-fn is_newer<K: Resource>(object: &K, than: &K) -> bool {
-    match (version(object), version(than)) {
-        (Some(a), Some(b)) => a > b,
-        _ => object.meta().resource_version != than.meta().resource_version,
-    }
+fn name_of<K: Resource>(object: &K) -> Name {
+    (object.namespace().unwrap_or_default().into(), object.name_any().into())
 }
 
 #[cfg(test)]
@@ -237,7 +278,7 @@ mod tests {
         let changes = store.replace(vec![object("kept", "2", 6)]);
         assert_eq!(changes.len(), 3);
         assert!(store.apply(object("young", "3", 9)).is_some());
-        let mut names: Vec<String> = store.all().iter().map(|o| o.name_any()).collect();
+        let mut names: Vec<String> = store.names().into_iter().map(|(_, name)| name.into()).collect();
         names.sort();
         assert_eq!(names, ["kept", "young"]);
     }

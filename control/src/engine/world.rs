@@ -158,9 +158,13 @@ impl World {
 
     /// Settings changed: look at everything that depends on them.
     pub fn wake_all(&self) {
-        self.revisions.all().iter().for_each(|o| self.wake(Kind::Revision, o.as_ref()));
-        self.routes.all().iter().for_each(|o| self.wake(Kind::Route, o.as_ref()));
-        self.ingresses.all().iter().for_each(|o| self.wake(Kind::Ingress, o.as_ref()));
+        self.wake_each(Kind::Revision, &self.revisions.names());
+        self.wake_each(Kind::Route, &self.routes.names());
+        self.wake_each(Kind::Ingress, &self.ingresses.names());
+    }
+
+    fn wake_each(&self, kind: Kind, names: &[(Box<str>, Box<str>)]) {
+        names.iter().for_each(|(namespace, name)| self.wake_name(kind, namespace, name));
     }
 
     fn wake<K: ResourceExt>(&self, kind: Kind, object: &K) {
@@ -299,7 +303,7 @@ known!(Deployment, deployments, |world, _change, object| {
     if let Some(revision) = object.labels().get(labels::serving::REVISION) {
         let namespace = object.namespace().unwrap_or_default();
         // Its selector is what the private Service selects by; that never changes, so only its coming counts.
-        if _change.old.is_none() && world.serverless_services.get(&namespace, revision).is_some() {
+        if _change.old.is_none() && world.serverless_services.has(&namespace, revision) {
             world.wake_name(Kind::ServerlessService, &namespace, revision);
         }
     }
@@ -326,7 +330,7 @@ known!(CoreService, core_services, |world, _change, object| {
 known!(Endpoints, endpoints, |world, _change, object| {
     let namespace = object.namespace().unwrap_or_default();
     if namespace == world.system_namespace && object.name_any() == ACTIVATOR_SERVICE {
-        world.serverless_services.all().iter().for_each(|o| world.wake(Kind::ServerlessService, o.as_ref()));
+        world.wake_each(Kind::ServerlessService, &world.serverless_services.names());
     } else if let Some(name) = object.labels().get(labels::networking::SKS) {
         world.wake_name(Kind::ServerlessService, &namespace, name);
     } else if let Some(revision) = object.labels().get(labels::serving::REVISION) {
