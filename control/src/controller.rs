@@ -31,7 +31,7 @@ use crate::{
         world::{Key, Kind, Known, World},
         writer::Writer,
     },
-    ingress, labeler,
+    gc, ingress, labeler,
     metrics::Metrics,
     revision, route, serverless_service, service,
     settings::Settings,
@@ -180,6 +180,7 @@ async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, ReconcileErr
     match key.kind {
         Kind::Service => service::reconcile(context, key).await,
         Kind::Configuration => configuration::reconcile(context, key).await,
+        Kind::Gc => gc::reconcile(context, key).await,
         Kind::Labeler => labeler::reconcile(context, key).await,
         Kind::Revision => revision::reconcile(context, key).await,
         Kind::ServerlessService => serverless_service::reconcile(context, key).await,

@@ -11,7 +11,7 @@
 //! 4. [`revision`] makes the Deployment (with queue-proxy beside the user's container) and the PodAutoscaler.
 //! 5. The autoscaler makes a ServerlessService; [`serverless_service`] makes its Services and Endpoints.
 //! 6. [`route`] resolves traffic and makes an Ingress; [`ingress`] waits until our gateway serves it.
-//! 7. [`labeler`] notes which Revisions are in use.
+//! 7. [`labeler`] notes which Revisions are in use; [`gc`] deletes those that have long been unused.
 //!
 //! Each reconciler is a folder: `mod.rs` (thin: read, decide, write), `desired.rs` (what should be there, pure),
 //! `status.rs` (how it is, pure). [`controller`] runs them; [`config`], [`settings`] and [`metrics`] are what their
@@ -22,6 +22,7 @@ pub mod configuration;
 pub mod context;
 pub mod controller;
 pub mod engine;
+pub mod gc;
 pub mod ingress;
 pub mod labeler;
 pub mod metrics;

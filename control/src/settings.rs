@@ -3,7 +3,9 @@
 //! A bad ConfigMap is refused as a whole and the last good one stays; reconcilers and admission read the snapshot
 //! through an `ArcSwap` and never see a half-changed one.
 
-use api::settings::{Autoscaler, Data, Defaults, Deployment, Domain, Features, InvalidSetting, Network, Observability};
+use api::settings::{
+    Autoscaler, Data, Defaults, Deployment, Domain, Features, Gc, InvalidSetting, Network, Observability,
+};
 
 /// All settings at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +20,8 @@ pub struct Settings {
     pub domain: Domain,
     /// `config-features`
     pub features: Features,
+    /// `config-gc`
+    pub gc: Gc,
     /// `config-network`
     pub network: Network,
     /// `config-observability`
@@ -41,6 +45,7 @@ impl Settings {
             deployment: Deployment::default(),
             domain: Domain::cluster_only(cluster_domain),
             features: Features::default(),
+            gc: Gc::default(),
             network: Network::default(),
             observability: Observability::default(),
             log_url_template: String::new(),
@@ -58,6 +63,7 @@ impl Settings {
             "config-deployment" => self.deployment = Deployment::parse(data)?,
             "config-domain" => self.domain = Domain::parse(data, &self.cluster_domain)?,
             "config-features" => self.features = Features::parse(data)?,
+            "config-gc" => self.gc = Gc::parse(data)?,
             "config-network" => self.network = Network::parse(data)?,
             "config-observability" => {
                 self.observability = Observability::parse(data)?;

@@ -103,12 +103,12 @@ impl Deleted {
 /// See the module.
 pub struct Store<K> {
     inner: RwLock<Inner>,
-    index_of: fn(&K) -> Option<String>,
+    index_of: fn(&K) -> Vec<String>,
 }
 
 impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
-    /// An empty store. `index_of` names the group an object is found by in [`Self::indexed`].
-    pub fn new(index_of: fn(&K) -> Option<String>) -> Self {
+    /// An empty store. `index_of` names the groups an object is found by in [`Self::indexed`].
+    pub fn new(index_of: fn(&K) -> Vec<String>) -> Self {
         Self { inner: RwLock::default(), index_of }
     }
 
@@ -129,18 +129,14 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         names.iter().filter_map(|(namespace, name)| inner.namespaces.get(namespace)?.get(name)?.read()).collect()
     }
 
-    /// The objects of a namespace, in no order.
-    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.read().namespaces.get(namespace).into_iter().flat_map(HashMap::values).filter_map(Entry::read).collect()
-    }
-
     /// Namespace and name of each object, in no order.
     pub fn names(&self) -> Vec<Name> {
         let inner = self.read();
-        let of = |(namespace, names): (&Box<str>, &HashMap<Box<str>, Entry>)| {
-            names.keys().map(|name| (namespace.clone(), name.clone())).collect::<Vec<_>>()
-        };
-        inner.namespaces.iter().flat_map(of).collect()
+        let mut all = Vec::new();
+        for (namespace, names) in &inner.namespaces {
+            all.extend(names.keys().map(|name| (namespace.clone(), name.clone())));
+        }
+        all
     }
 
     /// An object was read or written. Absent: we already knew this or something newer.
@@ -159,7 +155,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         if let Some(old) = &old {
             self.unindex(&mut inner, old, &namespace, &name);
         }
-        if let Some(key) = (self.index_of)(&object) {
+        for key in (self.index_of)(&object) {
             inner.index.entry(key.into()).or_default().push((namespace.clone(), name.clone()));
         }
         inner.namespaces.entry(namespace).or_default().insert(name, entry);
@@ -204,8 +200,8 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     }
 
     fn unindex(&self, inner: &mut Inner, old: &K, namespace: &str, name: &str) {
-        let Some(key) = (self.index_of)(old) else { return };
-        if let Some(names) = inner.index.get_mut(&*key) {
+        for key in (self.index_of)(old) {
+            let Some(names) = inner.index.get_mut(&*key) else { continue };
             names.retain(|(other_namespace, other)| (&**other_namespace, &**other) != (namespace, name));
             if names.is_empty() {
                 inner.index.remove(&*key);
@@ -243,7 +239,7 @@ mod tests {
     }
 
     fn store() -> Store<ConfigMap> {
-        Store::new(|o| o.metadata.uid.clone())
+        Store::new(|o| o.metadata.uid.clone().into_iter().collect())
     }
 
     #[test]

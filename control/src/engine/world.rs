@@ -20,6 +20,7 @@ use super::{
     tracker::{Referred, Tracker},
     work::Work,
 };
+use crate::owner;
 
 /// A reconciler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +29,8 @@ pub enum Kind {
     Service,
     /// [`crate::configuration`]
     Configuration,
+    /// [`crate::gc`], by Configuration
+    Gc,
     /// [`crate::labeler`], by Route
     Labeler,
     /// [`crate::revision`]
@@ -42,9 +45,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Service,
         Self::Configuration,
+        Self::Gc,
         Self::Labeler,
         Self::Revision,
         Self::ServerlessService,
@@ -57,6 +61,7 @@ impl Kind {
         match self {
             Self::Service => "service",
             Self::Configuration => "configuration",
+            Self::Gc => "gc",
             Self::Labeler => "labeler",
             Self::Revision => "revision",
             Self::ServerlessService => "serverlessservice",
@@ -81,9 +86,9 @@ pub struct Key {
 pub struct World {
     /// `serving.knative.dev` Services.
     pub services: Store<Service>,
-    /// Configurations.
+    /// Configurations, indexed by the Routes that are noted on them.
     pub configurations: Store<Configuration>,
-    /// Revisions, indexed by the UID of their Configuration.
+    /// Revisions, indexed by the UID of their Configuration and by the Routes that are noted on them.
     pub revisions: Store<Revision>,
     /// Routes.
     pub routes: Store<Route>,
@@ -116,17 +121,17 @@ impl World {
     /// Knows nothing yet.
     pub fn new(system_namespace: &str) -> Self {
         Self {
-            services: Store::new(|_| None),
-            configurations: Store::new(|_| None),
-            revisions: Store::new(owner_uid),
-            routes: Store::new(|_| None),
-            autoscalers: Store::new(|_| None),
-            serverless_services: Store::new(|_| None),
-            ingresses: Store::new(|_| None),
-            deployments: Store::new(|_| None),
+            services: Store::new(|_| Vec::new()),
+            configurations: Store::new(notes),
+            revisions: Store::new(|revision| [owner_uid(revision), notes(revision)].concat()),
+            routes: Store::new(|_| Vec::new()),
+            autoscalers: Store::new(|_| Vec::new()),
+            serverless_services: Store::new(|_| Vec::new()),
+            ingresses: Store::new(|_| Vec::new()),
+            deployments: Store::new(|_| Vec::new()),
             pods: Store::new(pod_index),
             core_services: Store::new(owner_uid),
-            endpoints: Store::new(|_| None),
+            endpoints: Store::new(|_| Vec::new()),
             tracker: Tracker::default(),
             work: Work::default(),
             system_namespace: system_namespace.to_owned(),
@@ -159,12 +164,15 @@ impl World {
     /// Settings changed: look at everything that depends on them.
     pub fn wake_all(&self) {
         self.wake_each(Kind::Revision, &self.revisions.names());
+        self.wake_each(Kind::Gc, &self.configurations.names());
         self.wake_each(Kind::Route, &self.routes.names());
         self.wake_each(Kind::Ingress, &self.ingresses.names());
     }
 
     fn wake_each(&self, kind: Kind, names: &[(Box<str>, Box<str>)]) {
-        names.iter().for_each(|(namespace, name)| self.wake_name(kind, namespace, name));
+        for (namespace, name) in names {
+            self.wake_name(kind, namespace, name);
+        }
     }
 
     fn wake<K: ResourceExt>(&self, kind: Kind, object: &K) {
@@ -203,13 +211,24 @@ pub fn is_controlled_by<K: ResourceExt, O: ResourceExt>(object: &K, owner: &O) -
     controller_of(object).is_some_and(|reference| Some(&reference.uid) == owner.uid().as_ref())
 }
 
-fn owner_uid<K: ResourceExt>(object: &K) -> Option<String> {
-    controller_of(object).map(|owner| owner.uid.clone())
+fn owner_uid<K: ResourceExt>(object: &K) -> Vec<String> {
+    controller_of(object).map(|owner| owner.uid.clone()).into_iter().collect()
 }
 
-fn pod_index(pod: &Pod) -> Option<String> {
-    let revision = pod.labels().get(labels::serving::REVISION)?;
-    Some(revision_index(&pod.namespace().unwrap_or_default(), revision))
+fn pod_index(pod: &Pod) -> Vec<String> {
+    let revision = pod.labels().get(labels::serving::REVISION);
+    revision.map(|revision| revision_index(&pod.namespace().unwrap_or_default(), revision)).into_iter().collect()
+}
+
+fn notes<K: ResourceExt>(object: &K) -> Vec<String> {
+    let namespace = object.namespace().unwrap_or_default();
+    let routes = owner::list_value(object.annotations(), labels::serving::ROUTES);
+    routes.into_iter().map(|route| note_index(&namespace, route)).collect()
+}
+
+/// Index key of the objects on which a Route is noted.
+pub fn note_index(namespace: &str, route: &str) -> String {
+    format!("route {namespace}/{route}")
 }
 
 /// Index key of the pods of a revision.
@@ -275,12 +294,14 @@ macro_rules! known {
 known!(Service, services, |world, _change, object| { world.wake(Kind::Service, object.as_ref()) });
 known!(Configuration, configurations, |world, _change, object| {
     world.wake(Kind::Configuration, object.as_ref());
+    world.wake(Kind::Gc, object.as_ref());
     world.wake_owner(Kind::Service, "Service", object.as_ref());
     world.wake_routes_of(Referred::Configuration, object.as_ref());
 });
 known!(Revision, revisions, |world, _change, object| {
     world.wake(Kind::Revision, object.as_ref());
     world.wake_owner(Kind::Configuration, "Configuration", object.as_ref());
+    world.wake_owner(Kind::Gc, "Configuration", object.as_ref());
     world.wake_routes_of(Referred::Revision, object.as_ref());
 });
 known!(Route, routes, |world, _change, object| {

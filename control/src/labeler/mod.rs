@@ -9,7 +9,6 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use api::{
     conditions::{self, READY},
-    labels::serving,
     serving::{Configuration, Revision, Route},
 };
 use kube::ResourceExt;
@@ -18,9 +17,8 @@ use crate::{
     context::{Context, ReconcileError},
     engine::{
         queue::Outcome,
-        world::{Key, Known, World, controller_of},
+        world::{Key, Known, World, controller_of, note_index},
     },
-    owner,
 };
 
 /// Brings the notes of one Route up to date.
@@ -95,8 +93,7 @@ fn is_settled(route: &Route) -> bool {
 
 /// Objects of the Route's namespace on which it is noted.
 fn noted<K: Known>(context: &Context, key: &Key) -> Vec<Arc<K>> {
-    let has = |o: &Arc<K>| owner::list_value(o.annotations(), serving::ROUTES).contains(key.name.as_str());
-    K::store(&context.world).in_namespace(&key.namespace).into_iter().filter(has).collect()
+    K::store(&context.world).indexed(&note_index(&key.namespace, &key.name))
 }
 
 async fn note<K: Known>(
