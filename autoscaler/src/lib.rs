@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod moment;
 pub mod ownership;
+pub mod replay;
 mod service;
 mod standalone;
 pub mod window;

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
-use api::timeline::{Observer, Phase};
-use prometheus::Registry;
+use ::prometheus::Registry;
+use api::{
+    autoscaling::PodAutoscaler,
+    timeline::{Observer, Phase},
+};
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -20,6 +23,7 @@ use crate::{
     },
     clock::Clock,
     collect::{
+        prometheus,
         scrape::Scraper,
         server::{self, Server},
     },
@@ -37,7 +41,7 @@ pub enum Error {
     Listen(SocketAddr, std::io::Error),
     /// A metric of that name exists already.
     #[error("cannot register metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
+    Metrics(#[from] ::prometheus::Error),
 }
 
 /// Events that may wait. Senders wait beyond that; nothing is dropped.
@@ -85,10 +89,12 @@ impl Autoscaler {
         let serving = tokio::spawn(server::serve(server, listener, shutdown.clone()));
         let resolve =
             if config.resolve_by_endpoints { Resolve::Endpoints } else { Resolve::Dns(config.cluster_domain) };
+        let scraper = Scraper::new(config.scrape_port);
         let hands = Hands {
-            writer: Writer::new(config.client.clone()),
-            prober: Prober::new(config.client, resolve),
-            scraper: Scraper::new(config.scrape_port),
+            writer: Writer::new(config.client.clone(), scraper.clone()),
+            prober: Prober::new(config.client.clone(), resolve),
+            client: config.client,
+            scraper,
             observer: config.observer,
             metrics: metrics.clone(),
             events,
@@ -130,6 +136,7 @@ async fn decide(mut engine: Engine, mut queue: mpsc::Receiver<Event>, hands: Han
 /// Performs effects, each in a task of its own, and reports back as events.
 struct Hands {
     writer: Writer,
+    client: kube::Client,
     prober: Prober,
     scraper: Scraper,
     observer: Observer,
@@ -169,6 +176,31 @@ impl Hands {
                     };
                     metrics.scrape_seconds.observe(start.elapsed().as_secs_f64());
                     drop(events.send(Event::Scraped(key, stat)).await);
+                });
+            }
+            Effect::Fetch(key) => {
+                let api: kube::Api<PodAutoscaler> = kube::Api::namespaced(self.client.clone(), key.namespace());
+                tasks.spawn(async move {
+                    let pa = match api.get_opt(key.name()).await {
+                        Ok(pa) => pa.map(Box::new),
+                        Err(error) => {
+                            tracing::warn!(revision = %key, %error, "cannot read the PodAutoscaler");
+                            None
+                        }
+                    };
+                    drop(events.send(Event::Fetched(key, pa)).await);
+                });
+            }
+            Effect::Measure { key, address, query } => {
+                tasks.spawn(async move {
+                    let value = match prometheus::load(&address, &query).await {
+                        Ok(value) => Some(value),
+                        Err(error) => {
+                            tracing::debug!(revision = %key, %error, "no load from Prometheus");
+                            None
+                        }
+                    };
+                    drop(events.send(Event::Measured(key, value)).await);
                 });
             }
             Effect::Probe { key, target } => {

@@ -128,6 +128,8 @@ impl World {
                     // Everything came through activators; they reported it.
                     self.send(Event::Scraped(key(), Some(Stat::default())));
                 }
+                Effect::Fetch(_) => self.send(Event::Fetched(key(), Some(Box::new(self.pa.clone())))),
+                Effect::Measure { .. } => panic!("nobody asked for another source"),
                 Effect::Probe { .. } => self.send(Event::Probed(key(), self.activator_answers)),
             }
         }
@@ -219,6 +221,7 @@ impl World {
                     address: Some([127, 0, 0, 1].into()),
                     started: self.now,
                     phase: Some(PodPhase::Ready),
+                    deletion_cost: 0,
                 })));
             }
         }

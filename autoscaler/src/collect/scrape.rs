@@ -76,6 +76,15 @@ impl Scraper {
         Ok(Some(extrapolate(&stats, order.len())))
     }
 
+    /// Each pod's requests in flight; `None` where it did not answer.
+    pub async fn each(&self, pods: impl Iterator<Item = IpAddr>) -> Vec<Option<f64>> {
+        let ask = |address| async move {
+            let stat = self.one(SocketAddr::new(address, self.0.port)).await.ok()?;
+            Some(stat.average_concurrent_requests).filter(|busy| busy.is_finite())
+        };
+        futures::future::join_all(pods.map(ask)).await
+    }
+
     async fn worker(&self, order: &[IpAddr], next: &AtomicUsize) -> Result<Stat, Error> {
         let mut last = String::from("no pod left");
         while let Some(address) = order.get(next.fetch_add(1, Ordering::Relaxed)) {

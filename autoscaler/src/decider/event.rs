@@ -1,6 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use api::{
     autoscaling::{Metric, MetricSpec, PodAutoscaler, PodAutoscalerStatus},
@@ -10,7 +10,11 @@ use api::{
 };
 use tokio::sync::oneshot;
 
-use crate::{collect::PodView, key::Key, ledger::Account};
+use crate::{
+    collect::{Candidate, PodView},
+    key::Key,
+    ledger::Account,
+};
 
 /// A watched object came, changed or went.
 #[derive(Debug)]
@@ -71,6 +75,12 @@ pub enum Event {
     Target(Change<(Key, i32, u64)>),
     /// Every object of a kind was listed once.
     Synced(Kind),
+    /// A kind was listed anew and these exist, by [`Key::hashed`]: whatever else is known of it went unseen.
+    Listed(Kind, HashSet<u64>),
+    /// A PodAutoscaler that was asked for with all its labels and annotations; `None` where it is gone.
+    Fetched(Key, Option<Box<PodAutoscaler>>),
+    /// A number from another source of load; `None` where there was no answer.
+    Measured(Key, Option<f64>),
     /// Settings changed.
     Settings(Arc<Settings>),
     /// A write ended.
@@ -103,6 +113,8 @@ pub enum Write {
         target: String,
         /// Wanted replicas.
         replicas: i32,
+        /// Where pods are to go: those there are, of which the least busy are to be marked first.
+        candidates: Vec<Candidate>,
     },
     /// Create the ServerlessService.
     CreateSks(Box<ServerlessService>),
@@ -147,6 +159,17 @@ pub enum Effect {
         order: Vec<IpAddr>,
         /// How many answers are wanted.
         wanted: usize,
+    },
+    /// Read a PodAutoscaler whole; answered with [`Event::Fetched`].
+    Fetch(Key),
+    /// Ask another source for the load; answered with [`Event::Measured`].
+    Measure {
+        /// Revision.
+        key: Key,
+        /// Where.
+        address: String,
+        /// What, in the source's language.
+        query: String,
     },
     /// Look for an activator in the path; answered with [`Event::Probed`].
     Probe {
