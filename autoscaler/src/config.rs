@@ -77,6 +77,12 @@ impl Config {
             })?,
             None => SocketAddr::new(IpAddr::from([0, 0, 0, 0]), ports::AUTOSCALER),
         };
+        let scrape_port = match optional("DORMOUSE_SCRAPE_PORT") {
+            Some(text) => text.parse().map_err(|error: std::num::ParseIntError| {
+                Error::Bad("DORMOUSE_SCRAPE_PORT", text.clone(), error.to_string())
+            })?,
+            None => ports::AUTOSCALING_METRICS,
+        };
         let client = kube::Client::try_default().await.map_err(|error| Error::Kube(Box::new(error)))?;
         Ok(Self {
             listen,
@@ -84,6 +90,7 @@ impl Config {
             pod_name,
             pod_ip,
             resolve_by_endpoints: false,
+            scrape_port,
             cluster_domain: optional("CLUSTER_DOMAIN").unwrap_or_else(|| "cluster.local".to_owned()),
             ..Self::local(client)
         })

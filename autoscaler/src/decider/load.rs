@@ -1,7 +1,7 @@
 //! How the engine learns the load: reports of activators, rounds of asking pods, other sources.
 //!
 //! A pod that has nothing to add to what activators report need not be asked every second: after a few such rounds
-//! while activators report, one pod is asked every ten seconds, and the seconds between count as the zeros they would
+//! while activators report, one pod is asked every fifteen seconds, and the seconds between count as the zeros they would
 //! have been. The first answer that is not zero brings back the full round at once.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::{
 /// Rhythm of scraping.
 const SCRAPE: Duration = Duration::from_secs(1);
 /// Rhythm of scraping pods that have nothing to add.
-const SPARSE: Duration = Duration::from_secs(10);
+const SPARSE: Duration = Duration::from_secs(15);
 /// Rounds with nothing to add after which that is believed.
 const QUIET_ROUNDS: u8 = 3;
 /// Rhythm of asking another source.
@@ -200,10 +200,11 @@ fn adds_nothing(stat: &Stat) -> bool {
 
 /// Pods that are not asked because they have nothing to add add a zero, as if they had been asked.
 pub(super) fn assume_quiet(live: &mut Live, now: Moment) {
-    if live.scrape_at.is_some() && is_quiet(live) {
-        if let Some(load) = &mut live.load {
-            load.record(now, &Stat::default());
-        }
+    if live.scrape_at.is_some()
+        && is_quiet(live)
+        && let Some(load) = &mut live.load
+    {
+        load.record(now, &Stat::default());
     }
 }
 
