@@ -18,6 +18,7 @@ pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod decider;
+pub mod election;
 pub mod key;
 pub mod ledger;
 pub mod metrics;
@@ -25,6 +26,7 @@ pub mod moment;
 pub mod ownership;
 pub mod replay;
 mod service;
+mod shares;
 mod standalone;
 pub mod window;
 

@@ -128,6 +128,7 @@ impl World {
                     // Everything came through activators; they reported it.
                     self.send(Event::Scraped(key(), Some(Stat::default())));
                 }
+                Effect::Forward(..) => panic!("there is nobody else"),
                 Effect::Fetch(_) => self.send(Event::Fetched(key(), Some(Box::new(self.pa.clone())))),
                 Effect::Measure { .. } => panic!("nobody asked for another source"),
                 Effect::Probe { .. } => self.send(Event::Probed(key(), self.activator_answers)),

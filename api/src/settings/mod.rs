@@ -10,6 +10,7 @@ mod defaults;
 mod deployment;
 mod domain;
 mod features;
+mod leader_election;
 mod network;
 mod observability;
 mod template;
@@ -21,6 +22,7 @@ pub use defaults::Defaults;
 pub use deployment::Deployment;
 pub use domain::{Domain, DomainSelector};
 pub use features::{Feature, Features};
+pub use leader_election::LeaderElection;
 pub use network::{MeshCompatibility, Network, TemplateValues};
 pub use observability::{DEFAULT_REQUEST_LOG_TEMPLATE, Metrics, Observability, Runtime, Tracing};
 

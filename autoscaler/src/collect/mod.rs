@@ -3,6 +3,7 @@
 
 pub mod http;
 mod load;
+pub mod mesh;
 mod pods;
 pub mod prometheus;
 pub mod scrape;

@@ -1,14 +1,15 @@
 //! Asks pods for their load: `GET /metrics` at :9090 of each pod, directly (upstream
-//! `pkg/autoscaler/metrics/{stats_scraper,http_scrape_client}.go`, direct mode).
+//! `pkg/autoscaler/metrics/{stats_scraper,http_scrape_client}.go`), or through the revision's Service where they are out
+//! of reach ([`super::mesh`]).
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use api::stat::{CONTENT_TYPE, MAX_SCRAPE_BYTES, Stat};
@@ -19,12 +20,18 @@ use http_body_util::Empty;
 use prost::Message;
 use tokio::sync::Semaphore;
 
-use super::http::{self as client, Connection};
+use super::{
+    http::{self as client, Connection},
+    mesh::{self, OutOfReach, Reach, Way},
+};
+use crate::{algorithm::sampling::sample_size, key::Key};
 
 /// One pod may take this long.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Kept connections in all.
 const MAX_IDLE: usize = 1000;
+/// Tells a mesh that a pod is meant and not its Service (upstream's very name).
+const DIRECT: &str = "knative-direct-lb";
 /// Requests under way in all.
 const MAX_IN_FLIGHT: usize = 256;
 
@@ -40,9 +47,34 @@ pub enum Error {
     /// An answer that is no report.
     #[error("answer is no report: {0}")]
     NoStat(String),
+    /// A mesh answered in the pod's place.
+    #[error("status {0}: a mesh does not let us through")]
+    Mesh(u16),
     /// Fewer pods answered than wanted.
     #[error("pods exhausted, last: {0}")]
     Exhausted(String),
+    /// No pod answered, and a mesh is why.
+    #[error("pods cannot be asked directly")]
+    OutOfReach,
+    /// Too few different pods were met through the Service.
+    #[error("fewer than {0} pods answered through the Service")]
+    Service(usize),
+    /// The Service has no address.
+    #[error("cannot resolve {0}: {1}")]
+    Resolve(String, std::io::Error),
+}
+
+/// The pods of one revision, as a round asks them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Round {
+    /// Addresses in the order to ask.
+    pub order: Vec<IpAddr>,
+    /// How many answers are wanted.
+    pub wanted: usize,
+    /// The private Service.
+    pub service: String,
+    /// How long a pod must have been up to speak for others: the stable window.
+    pub old_enough: Duration,
 }
 
 /// Scrapes over kept connections. Cheap to clone.
@@ -51,27 +83,96 @@ pub struct Scraper(Arc<Inner>);
 
 struct Inner {
     port: u16,
+    reach: Reach,
+    out_of_reach: Mutex<OutOfReach>,
     idle: Mutex<HashMap<SocketAddr, Connection>>,
     in_flight: Semaphore,
 }
 
 impl Scraper {
-    /// Asks pods at `port`.
+    /// Asks pods at `port`, themselves.
     pub fn new(port: u16) -> Self {
-        Self(Arc::new(Inner { port, idle: Mutex::default(), in_flight: Semaphore::new(MAX_IN_FLIGHT) }))
+        Self::with(port, Reach::default())
+    }
+
+    /// Asks pods at `port`, in the way that `reach` leaves.
+    pub fn with(port: u16, reach: Reach) -> Self {
+        let in_flight = Semaphore::new(MAX_IN_FLIGHT);
+        Self(Arc::new(Inner { port, reach, out_of_reach: Mutex::default(), idle: Mutex::default(), in_flight }))
+    }
+
+    /// One round for a revision.
+    pub async fn round(&self, key: &Key, round: &Round) -> Result<Option<Stat>, Error> {
+        let host = format!("{}.{}", round.service, key.namespace());
+        let service = async {
+            let found = tokio::net::lookup_host((host.as_str(), self.0.port)).await;
+            let address = found.and_then(|mut all| all.next().ok_or_else(|| std::io::ErrorKind::NotFound.into()));
+            let address = address.map_err(|error| Error::Resolve(host.clone(), error))?;
+            self.through_service(address, &host, round).await
+        };
+        let sticky = self.out_of_reach().has(key.hashed(), Instant::now());
+        match self.0.reach.way(sticky) {
+            Way::Direct => self.ask_all(&round.order, round.wanted, Some(&host)).await,
+            Way::Service => service.await,
+            Way::DirectFirst => match self.ask_all(&round.order, round.wanted, Some(&host)).await {
+                Err(Error::OutOfReach) => {
+                    let stat = service.await?;
+                    self.out_of_reach().add(key.hashed(), Instant::now());
+                    Ok(stat)
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// Asks through the Service at `address`.
+    pub async fn through_service(&self, address: SocketAddr, host: &str, round: &Round) -> Result<Option<Stat>, Error> {
+        let pods = round.order.len();
+        // Never over a kept connection, which would lead to the same pod again.
+        let ask = || async {
+            let _permit = self.0.in_flight.acquire().await;
+            let connected = tokio::time::timeout(TIMEOUT, client::connect(address)).await;
+            let mut connection = connected.map_err(|_| client::Error::Timeout)??;
+            let request = Request::get("/metrics")
+                .header(header::HOST, format!("{host}:{}", self.0.port))
+                .header(header::ACCEPT, CONTENT_TYPE)
+                .header(header::CONNECTION, "close")
+                .body(Empty::<Bytes>::new())?;
+            parse(&client::exchange(&mut connection, request, MAX_SCRAPE_BYTES, TIMEOUT).await?)
+        };
+        let sample = sample_size(pods);
+        match mesh::meet(ask, sample, round.old_enough).await {
+            Some(_) if pods == 0 => Ok(None),
+            Some(stats) => Ok(Some(extrapolate(&stats, pods))),
+            None => Err(Error::Service(sample)),
+        }
+    }
+
+    fn out_of_reach(&self) -> std::sync::MutexGuard<'_, OutOfReach> {
+        self.0.out_of_reach.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks until `wanted` pods of `order` answered, and extrapolates to all of them. One worker per wanted answer
     /// goes down the common list; one that runs out fails the round, since the rest would not speak for all.
     pub async fn scrape(&self, order: &[IpAddr], wanted: usize) -> Result<Option<Stat>, Error> {
+        self.ask_all(order, wanted, None).await
+    }
+
+    async fn ask_all(&self, order: &[IpAddr], wanted: usize, host: Option<&str>) -> Result<Option<Stat>, Error> {
         if wanted == 0 || order.is_empty() {
             return Ok(None);
         }
-        let next = AtomicUsize::new(0);
-        let mut workers: FuturesUnordered<_> = (0..wanted).map(|_| self.worker(order, &next)).collect();
+        let (next, only_mesh) = (AtomicUsize::new(0), AtomicBool::new(true));
+        let mut workers: FuturesUnordered<_> =
+            (0..wanted).map(|_| self.worker(order, &next, &only_mesh, host)).collect();
         let mut stats = Vec::with_capacity(wanted);
         while let Some(stat) = workers.next().await {
-            stats.push(stat?);
+            match stat {
+                Ok(stat) => stats.push(stat),
+                // A mesh answers for all pods alike; an answer of one, or another failure, is no mesh.
+                Err(_) if stats.is_empty() && only_mesh.load(Ordering::Relaxed) => return Err(Error::OutOfReach),
+                Err(error) => return Err(error),
+            }
         }
         Ok(Some(extrapolate(&stats, order.len())))
     }
@@ -79,24 +180,35 @@ impl Scraper {
     /// Each pod's requests in flight; `None` where it did not answer.
     pub async fn each(&self, pods: impl Iterator<Item = IpAddr>) -> Vec<Option<f64>> {
         let ask = |address| async move {
-            let stat = self.one(SocketAddr::new(address, self.0.port)).await.ok()?;
+            let stat = self.one(SocketAddr::new(address, self.0.port), None).await.ok()?;
             Some(stat.average_concurrent_requests).filter(|busy| busy.is_finite())
         };
         futures::future::join_all(pods.map(ask)).await
     }
 
-    async fn worker(&self, order: &[IpAddr], next: &AtomicUsize) -> Result<Stat, Error> {
+    async fn worker(
+        &self,
+        order: &[IpAddr],
+        next: &AtomicUsize,
+        only_mesh: &AtomicBool,
+        host: Option<&str>,
+    ) -> Result<Stat, Error> {
         let mut last = String::from("no pod left");
         while let Some(address) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match self.one(SocketAddr::new(*address, self.0.port)).await {
+            match self.one(SocketAddr::new(*address, self.0.port), host).await {
                 Ok(stat) => return Ok(stat),
-                Err(error) => last = error.to_string(),
+                Err(error) => {
+                    if !matches!(error, Error::Mesh(_)) {
+                        only_mesh.store(false, Ordering::Relaxed);
+                    }
+                    last = error.to_string();
+                }
             }
         }
         Err(Error::Exhausted(last))
     }
 
-    async fn one(&self, address: SocketAddr) -> Result<Stat, Error> {
+    async fn one(&self, address: SocketAddr, host: Option<&str>) -> Result<Stat, Error> {
         // Never closed; without a permit the request would only be early.
         let _permit = self.0.in_flight.acquire().await;
         let kept = self.idle().remove(&address).filter(|connection| !connection.is_closed());
@@ -106,10 +218,13 @@ impl Scraper {
                 tokio::time::timeout(TIMEOUT, client::connect(address)).await.map_err(|_| client::Error::Timeout)??
             }
         };
-        let request = Request::get("/metrics")
-            .header(header::HOST, address.to_string())
-            .header(header::ACCEPT, CONTENT_TYPE)
-            .body(Empty::<Bytes>::new())?;
+        let request = Request::get("/metrics").header(header::ACCEPT, CONTENT_TYPE);
+        // A mesh that lets pods be asked by address wants to know whose they are.
+        let request = match host.filter(|_| self.0.reach.addressable) {
+            Some(host) => request.header(header::HOST, host).header(DIRECT, "true"),
+            None => request.header(header::HOST, address.to_string()),
+        };
+        let request = request.body(Empty::<Bytes>::new())?;
         let response = client::exchange(&mut connection, request, MAX_SCRAPE_BYTES, TIMEOUT).await?;
         let mut idle = self.idle();
         if idle.len() >= MAX_IDLE {
@@ -128,6 +243,9 @@ impl Scraper {
 }
 
 fn parse(response: &http::Response<Bytes>) -> Result<Stat, Error> {
+    if let status @ (502 | 503) = response.status().as_u16() {
+        return Err(Error::Mesh(status));
+    }
     if !response.status().is_success() {
         return Err(Error::NoStat(format!("status {}", response.status())));
     }
@@ -178,6 +296,7 @@ mod tests {
                 .unwrap()
         };
         assert!(parse(&response(200, "application/protobuf", b"\x0a\x01p")).is_ok());
+        assert!(matches!(parse(&response(503, "text/plain", b"")), Err(Error::Mesh(503))));
         assert!(parse(&response(403, "application/protobuf", b"")).is_err());
         assert!(parse(&response(200, "text/html", b"")).is_err());
         assert!(parse(&response(200, "application/protobuf; x", b"")).is_err());

@@ -21,7 +21,7 @@ use crate::{
     ledger::{Account, Outcome},
     metrics::{Metrics, Number},
     moment::Moment,
-    ownership::Ownership,
+    ownership::{Held, Ownership},
 };
 
 /// Rhythm of decisions while load is remembered.
@@ -30,6 +30,7 @@ pub(super) const TICK: Duration = Duration::from_secs(2);
 /// All revisions.
 pub struct Engine {
     pub(super) ownership: Ownership,
+    pub(super) held: Held,
     pub(super) settings: Arc<Settings>,
     pub(super) metrics: Metrics,
     pub(super) revisions: HashMap<Key, Box<Revision>>,
@@ -55,6 +56,7 @@ impl Engine {
     /// Knows nothing yet and decides nothing before every [`Kind`] was [`Event::Synced`].
     pub fn new(ownership: Ownership, metrics: Metrics) -> Self {
         Self {
+            held: ownership.held(),
             ownership,
             settings: Arc::default(),
             metrics,
@@ -113,9 +115,7 @@ impl Engine {
         match event {
             Event::Frame(frame) => {
                 for message in frame.messages {
-                    let Some(stat) = message.stat else { continue };
-                    let key = Key::new(&message.namespace, &message.name);
-                    self.report(&key, &stat, now, out);
+                    self.message(message, now, out);
                 }
             }
             Event::Scraped(key, stat) => self.scraped(&key, stat.as_ref(), now),
@@ -183,6 +183,7 @@ impl Engine {
                     self.reschedule(&key, now);
                 }
             }
+            Event::Held(held) => self.hold(held, now),
             Event::Explain(key, reply) => {
                 // Whoever asked may have gone; that is theirs to know.
                 drop(reply.send(self.explain(&key)));
@@ -202,6 +203,29 @@ impl Engine {
             panicking: revision.live.as_ref().is_some_and(|live| live.state.in_panic()),
             decisions: revision.ledger.as_ref().map(|l| l.entries(&revision.scaling)).unwrap_or_default(),
         })
+    }
+
+    /// Other buckets are held than before. What another process decided is in the status of each PodAutoscaler, and is
+    /// held for as long as it takes to know the load.
+    fn hold(&mut self, held: Held, now: Moment) {
+        let before = std::mem::replace(&mut self.held, held);
+        for (key, revision) in &mut self.revisions {
+            match (before.has(revision.bucket), held.has(revision.bucket)) {
+                (false, true) => {
+                    if let Some(state) = revision.begin(self.pods.counts(key).ready, now) {
+                        wake(revision, key, &self.metrics).state = state;
+                    }
+                    self.sweep.push(key.clone());
+                }
+                (true, false) => revision.live = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a revision is decided here.
+    pub(super) fn is_mine(&self, key: &Key) -> bool {
+        self.revisions.get(key).is_some_and(|revision| self.held.has(revision.bucket))
     }
 
     /// Looks at all: at those that are awake now, at those that sleep when there is time.
@@ -252,6 +276,9 @@ impl Engine {
     /// Pods came or went: start or stop scraping, look again.
     pub(super) fn pods_changed(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
         let counts = self.pods.counts(key);
+        if !self.is_mine(key) {
+            return;
+        }
         if let Some(revision) = self.revisions.get_mut(key) {
             if revision.live.is_some() || counts != Counts::default() {
                 wake(revision, key, &self.metrics);
@@ -328,7 +355,7 @@ impl Engine {
 
     /// Compares what is wanted with what exists and sends the difference off.
     pub(super) fn look(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
-        if !self.unsynced.is_empty() {
+        if !self.unsynced.is_empty() || !self.is_mine(key) {
             return;
         }
         let ready = self.pods.counts(key).ready;

@@ -1,19 +1,20 @@
 //! What goes into the engine and what comes out of it.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use api::{
     autoscaling::{Metric, MetricSpec, PodAutoscaler, PodAutoscalerStatus},
     networking::{ServerlessService, ServerlessServiceSpec},
     settings,
-    stat::{Stat, WireStatMessages},
+    stat::{Stat, WireStatMessage, WireStatMessages},
 };
 use tokio::sync::oneshot;
 
 use crate::{
-    collect::{Candidate, PodView},
+    collect::{Candidate, PodView, scrape::Round},
     key::Key,
     ledger::Account,
+    ownership::Held,
 };
 
 /// A watched object came, changed or went.
@@ -75,6 +76,8 @@ pub enum Event {
     Target(Change<(Key, i32, u64)>),
     /// Every object of a kind was listed once.
     Synced(Kind),
+    /// These buckets are held here from now on.
+    Held(Held),
     /// A kind was listed anew and these exist, by [`Key::hashed`]: whatever else is known of it went unseen.
     Listed(Kind, HashSet<u64>),
     /// A PodAutoscaler that was asked for with all its labels and annotations; `None` where it is gone.
@@ -151,15 +154,15 @@ pub enum Effect {
         /// Whether a revision at zero waits for it.
         wakes: bool,
     },
-    /// Ask `wanted` of these pods for their load, in this order; answered with [`Event::Scraped`].
+    /// Ask some of these pods for their load; answered with [`Event::Scraped`].
     Scrape {
         /// Revision.
         key: Key,
-        /// Pods' addresses in the order to ask.
-        order: Vec<IpAddr>,
-        /// How many answers are wanted.
-        wanted: usize,
+        /// Whom, and how.
+        round: Round,
     },
+    /// Hand a report on to the holder of its bucket.
+    Forward(u8, WireStatMessage),
     /// Read a PodAutoscaler whole; answered with [`Event::Fetched`].
     Fetch(Key),
     /// Ask another source for the load; answered with [`Event::Measured`].

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use api::stat::Stat;
+use api::stat::{Stat, WireStatMessage};
 
 use super::{
     Engine,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     algorithm::sampling,
-    collect::{Counts, Load, is_plausible},
+    collect::{Counts, Load, is_plausible, scrape::Round},
     key::Key,
     metrics::{Metrics, Number},
     moment::Moment,
@@ -36,12 +36,28 @@ const BURST_GAP: Duration = Duration::from_millis(20);
 const NOTHING: f64 = 1e-6;
 
 impl Engine {
-    /// A report of an activator. Wakes a revision at zero at once; a burst beyond what is wanted is decided at once.
-    pub(super) fn report(&mut self, key: &Key, stat: &Stat, now: Moment, out: &mut Vec<Effect>) {
-        let Some(revision) = self.revisions.get_mut(key) else {
+    /// One report of a frame: ours, or another holder's. One that was handed on already and is not ours either goes no
+    /// further: two processes that take each other for the holder must not play ball.
+    pub(super) fn message(&mut self, mut message: WireStatMessage, now: Moment, out: &mut Vec<Effect>) {
+        let key = Key::new(&message.namespace, &message.name);
+        let Some(stat) = &mut message.stat else { return };
+        if self.is_mine(&key) {
+            self.report(&key, stat, now, out);
+            return;
+        }
+        let known = self.revisions.get(&key).map(|revision| revision.bucket);
+        let bucket = known.unwrap_or_else(|| self.ownership.bucket(key.as_str()));
+        if self.held.has(bucket) || stat.timestamp > 0 {
             self.metrics.unknown_stats.inc();
             return;
-        };
+        }
+        stat.timestamp = now.seconds();
+        out.push(Effect::Forward(bucket, message));
+    }
+
+    /// A report of an activator. Wakes a revision at zero at once; a burst beyond what is wanted is decided at once.
+    pub(super) fn report(&mut self, key: &Key, stat: &Stat, now: Moment, out: &mut Vec<Effect>) {
+        let Some(revision) = self.revisions.get_mut(key) else { return };
         let load = stat.average_concurrent_requests;
         let nothing = load == 0.0 && stat.request_count == 0.0;
         if nothing && revision.desired == 0 && revision.live.is_none() {
@@ -154,7 +170,7 @@ impl Engine {
     pub(super) fn scrape(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
         let Some(revision) = self.revisions.get_mut(key) else { return };
         let sparse = revision.is_reported_by_activators(now);
-        let Revision { live: Some(live), scaling, pa, .. } = &mut **revision else { return };
+        let Revision { live: Some(live), scaling, pa, metric, .. } = &mut **revision else { return };
         let sparse = sparse && is_quiet(live);
         let period = match (&scaling.extras.prometheus, sparse) {
             (Some(_), _) => MEASURE,
@@ -185,7 +201,9 @@ impl Engine {
             return;
         }
         live.in_flight.scrape = true;
-        out.push(Effect::Scrape { key: key.clone(), order, wanted });
+        let service = metric.as_ref().map(|metric| metric.scrape_target(key)).unwrap_or_default();
+        let round = Round { order, wanted, service, old_enough: scaling.stable_window };
+        out.push(Effect::Scrape { key: key.clone(), round });
     }
 }
 

@@ -26,7 +26,7 @@ impl Engine {
     pub(super) fn pod_autoscaler(&mut self, pa: PodAutoscaler, now: Moment, out: &mut Vec<Effect>) {
         let key = Key::of(&pa);
         let class = pa.metadata.annotations.as_ref().and_then(|a| CLASS.value(a));
-        if class != Some(KPA_CLASS) || pa.metadata.deletion_timestamp.is_some() || !self.ownership.owns(key.as_str()) {
+        if class != Some(KPA_CLASS) || pa.metadata.deletion_timestamp.is_some() {
             self.forget(&key);
             return;
         }
@@ -56,11 +56,13 @@ impl Engine {
         let (annotations, concurrency) = pa.settings();
         let scaling = self.resolved(&Arc::clone(annotations), concurrency);
         let target = pa.target(key).map(|name| Key::new(key.namespace(), &name));
-        let (mut revision, state) = Revision::new(pa, scaling, self.pods.counts(key).ready, now);
+        let mut revision = Revision::new(pa, scaling, self.ownership.bucket(key.as_str()));
         revision.sks = self.orphan_sks.remove(key);
         revision.metric = self.orphan_metrics.remove(key);
         revision.replicas = target.and_then(|target| self.orphan_targets.remove(&target));
-        if let Some(state) = state {
+        if self.held.has(revision.bucket)
+            && let Some(state) = revision.begin(self.pods.counts(key).ready, now)
+        {
             wake(&mut revision, key, &self.metrics).state = state;
         }
         self.revisions.insert(key.clone(), Box::new(revision));

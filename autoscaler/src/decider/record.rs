@@ -465,10 +465,15 @@ impl MetricRecord {
             spec: MetricSpec {
                 stable_window: self.windows.0,
                 panic_window: self.windows.1,
-                scrape_target: self.scrape_target.as_ref().map(|name| name.text(key)).unwrap_or_default(),
+                scrape_target: self.scrape_target(key),
             },
             status: None,
         }
+    }
+
+    /// The private Service, or nothing.
+    pub(super) fn scrape_target(&self, key: &Key) -> String {
+        self.scrape_target.as_ref().map(|name| name.text(key)).unwrap_or_default()
     }
 
     /// Whether this is an older state of the same object than `known`.

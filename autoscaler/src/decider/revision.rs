@@ -92,6 +92,8 @@ impl Backoff {
 
 /// One revision.
 pub(super) struct Revision {
+    /// Its bucket: who holds that decides.
+    pub(super) bucket: u8,
     pub(super) pa: PaRecord,
     pub(super) sks: Option<SksRecord>,
     pub(super) metric: Option<MetricRecord>,
@@ -187,30 +189,38 @@ impl Live {
 const PROBE_FRESH: Duration = Duration::from_secs(1);
 
 impl Revision {
-    /// A revision as its PodAutoscaler shows it. The state to begin with goes into its [`Live`], if it needs one.
-    pub(super) fn new(pa: PaRecord, scaling: Arc<RevisionScaling>, ready: i32, now: Moment) -> (Self, Option<State>) {
-        let wanted = record::wanted(&pa);
-        let activity = record::activity(&pa).map(|(activity, _)| activity);
-        // What an earlier process decided is still in the status; only a revision never seen starts from its pods.
-        let (state, desired) = match wanted {
-            1.. => (Some(State::resumed(wanted, now.plus(scaling.stable_window))), -1),
-            0 if activity == Some(Activity::Inactive) => (None, 0),
-            _ => (Some(State::started(ready, now)), -1),
-        };
-        let revision = Self {
+    /// A revision about which nothing is decided yet.
+    pub(super) fn new(pa: PaRecord, scaling: Arc<RevisionScaling>, bucket: u8) -> Self {
+        Self {
+            bucket,
             excess_burst_capacity: initial_excess_burst_capacity(&scaling),
             pa,
             sks: None,
             metric: None,
             replicas: None,
             scaling,
-            desired,
+            desired: -1,
             outcome: Outcome::default(),
             ledger: None,
             idle_times: None,
             live: None,
+        }
+    }
+
+    /// Begins to decide about it. The state to begin with goes into its [`Live`], if it needs one.
+    pub(super) fn begin(&mut self, ready: i32, now: Moment) -> Option<State> {
+        let wanted = record::wanted(&self.pa);
+        let activity = record::activity(&self.pa).map(|(activity, _)| activity);
+        self.live = None;
+        self.excess_burst_capacity = initial_excess_burst_capacity(&self.scaling);
+        // What an earlier process decided is still in the status; only a revision never seen starts from its pods.
+        let (state, desired) = match wanted {
+            1.. => (Some(State::resumed(wanted, now.plus(self.scaling.stable_window))), -1),
+            0 if activity == Some(Activity::Inactive) => (None, 0),
+            _ => (Some(State::started(ready, now)), -1),
         };
-        (revision, state)
+        self.desired = desired;
+        state
     }
 
     /// Averages over both windows; `None` while there is nothing to decide on.

@@ -143,7 +143,8 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
         };
         let target = String::from_utf8_lossy(head.path()).into_owned();
         let length = head.length + head.content_length;
-        if head.first_line.starts_with(b"PATCH ") || head.first_line.starts_with(b"POST ") {
+        let writes: [&[u8]; 3] = [b"PATCH ", b"POST ", b"PUT "];
+        if writes.iter().any(|method| head.first_line.starts_with(method)) {
             if bytes.len() < length {
                 if stream.read_buf(&mut bytes).await? == 0 {
                     return Ok(());
@@ -165,8 +166,10 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
             return watch(stream, shared, &asked).await;
         }
         let body = answer(&shared.store.borrow(), &asked);
+        // Leases are not kept: whoever looks for one makes it anew.
+        let status = if asked.path.contains("/leases/") { "404 Not Found" } else { "200 OK" };
         let head =
-            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(body.as_bytes()).await?;
     }
@@ -175,8 +178,10 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
 /// A merge patch of one level of an object or of its status, a scale, or a new object: as much as an autoscaler writes.
 fn write(shared: &Shared, target: &str, body: Value) -> String {
     let path = target.split('?').next().unwrap_or_default();
-    shared.writes.borrow_mut().push((Instant::now(), path.to_owned()));
-    shared.wrote.notify_waiters();
+    if !path.contains("/leases") {
+        shared.writes.borrow_mut().push((Instant::now(), path.to_owned()));
+        shared.wrote.notify_waiters();
+    }
     let mut store = shared.store.borrow_mut();
     store.version += 1;
     let version = store.version;
@@ -218,6 +223,11 @@ fn answer(store: &Store, asked: &Asked<'_>) -> String {
     if asked.path == "/version" {
         return json!({ "major": "1", "minor": "34", "gitVersion": "v1.34.0", "gitCommit": "", "gitTreeState": "",
             "buildDate": "", "goVersion": "", "compiler": "", "platform": "" })
+        .to_string();
+    }
+    if asked.path.contains("/leases/") {
+        return json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "message": "none",
+            "code": 404 })
         .to_string();
     }
     let one = asked.path.rsplit_once('/').and_then(|(list, name)| store.kinds.get(list)?.objects.get(name));
