@@ -19,6 +19,7 @@ pub mod collect;
 pub mod config;
 pub mod decider;
 pub mod election;
+pub mod hpa;
 pub mod key;
 pub mod ledger;
 pub mod metrics;

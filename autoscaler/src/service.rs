@@ -1,6 +1,6 @@
 //! The loop around the engine: events in, effects out, and nothing else.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use ::prometheus::Registry;
 use api::{
@@ -30,8 +30,10 @@ use crate::{
         server::{self, Server},
     },
     config::{Config, Sharing},
-    decider::{Effect, Engine, Event, Write, Written},
+    decider::{Effect, Engine, Event, Settings, Write, Written},
     election::forward::Forwarder,
+    hpa,
+    key::Key,
     metrics::Metrics,
     shares::{self, Shares},
 };
@@ -101,6 +103,8 @@ impl Autoscaler {
         let serving = tokio::spawn(server::serve(server, listener, shutdown.clone()));
         let resolve =
             if config.resolve_by_endpoints { Resolve::Endpoints } else { Resolve::Dns(config.cluster_domain) };
+        let (horizontals, look_at) = mpsc::channel(64);
+        tasks.spawn(hpa::run(config.client.clone(), clock, look_at));
         let scraper = Scraper::with(config.scrape_port, reach);
         let hands = Hands {
             writer: Writer::new(config.client.clone(), scraper.clone()),
@@ -110,6 +114,7 @@ impl Autoscaler {
             observer: config.observer,
             metrics: metrics.clone(),
             forwarder,
+            horizontals,
             events,
         };
         decide(Engine::new(ownership, metrics), queue, hands, clock, &shutdown).await;
@@ -178,6 +183,7 @@ struct Hands {
     observer: Observer,
     metrics: Metrics,
     forwarder: Option<Forwarder>,
+    horizontals: mpsc::Sender<(Key, Arc<Settings>)>,
     events: mpsc::Sender<Event>,
 }
 
@@ -214,6 +220,11 @@ impl Hands {
                     metrics.scrape_seconds.observe(start.elapsed().as_secs_f64());
                     drop(events.send(Event::Scraped(key, stat)).await);
                 });
+            }
+            Effect::Horizontal(key, settings) => {
+                let horizontals = self.horizontals.clone();
+                // Its queue is short; who waits for it is a task and not the engine.
+                tasks.spawn(async move { drop(horizontals.send((key, settings)).await) });
             }
             Effect::Forward(bucket, report) => {
                 if !self.forwarder.as_ref().is_some_and(|forwarder| forwarder.send(bucket, report)) {

@@ -42,6 +42,8 @@ struct World {
     status_writes: usize,
     modes: Vec<String>,
     decided: usize,
+    /// Revisions that were handed to a HorizontalPodAutoscaler.
+    horizontal: Vec<Key>,
 }
 
 fn key() -> Key {
@@ -91,6 +93,7 @@ impl World {
             status_writes: 0,
             modes: Vec::new(),
             decided: 0,
+            horizontal: Vec::new(),
         }
     }
 
@@ -128,6 +131,7 @@ impl World {
                     // Everything came through activators; they reported it.
                     self.send(Event::Scraped(key(), Some(Stat::default())));
                 }
+                Effect::Horizontal(key, _) => self.horizontal.push(key),
                 Effect::Forward(..) => panic!("there is nobody else"),
                 Effect::Fetch(_) => self.send(Event::Fetched(key(), Some(Box::new(self.pa.clone())))),
                 Effect::Measure { .. } => panic!("nobody asked for another source"),
@@ -484,6 +488,7 @@ fn other_classes_are_left_alone() {
     world.start(settings::Autoscaler::default());
     world.run(30, |_| Some((500.0, 500.0)));
     assert!(world.scales.is_empty() && world.modes.is_empty() && world.status_writes == 0);
+    assert_eq!(world.horizontal.last(), Some(&key()), "a HorizontalPodAutoscaler has it");
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn proxy_for(sks: &ServerlessService, now: Moment) -> Duration {
 }
 
 /// Whether the ServerlessService is ready for its present spec; else its message.
-fn sks_ready(sks: &ServerlessService) -> Result<(), &str> {
+pub fn sks_ready(sks: &ServerlessService) -> Result<(), &str> {
     let Some(status) = &sks.status else { return Err("") };
     let ready = conditions::get(&status.conditions, conditions::READY);
     if status.observed_generation == sks.metadata.generation && ready.is_some_and(conditions::Condition::is_true) {

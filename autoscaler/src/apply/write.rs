@@ -158,7 +158,7 @@ fn marks<'a>(candidates: &'a [Candidate], busy: &[Option<f64>], keep: usize) -> 
 }
 
 /// Fields that are absent are removed: a merge would keep them.
-fn status_patch(status: &PodAutoscalerStatus) -> Value {
+pub fn status_patch(status: &PodAutoscalerStatus) -> Value {
     let mut patch = json!({
         "observedGeneration": null, "conditions": [], "serviceName": null, "metricsServiceName": null,
         "desiredScale": null, "actualScale": null,

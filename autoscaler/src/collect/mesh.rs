@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn s50_ways() {
-        let reach = |mesh, addressable| Reach { mesh, addressable };
         use MeshCompatibility::{Auto, Disabled, Enabled};
+        let reach = |mesh, addressable| Reach { mesh, addressable };
         for (mesh, addressable, sticky, way) in [
             (Auto, false, false, Way::DirectFirst),
             (Auto, false, true, Way::Service),

@@ -43,6 +43,8 @@ pub struct Engine {
     pub(super) shared: Shared,
     /// Annotations and `containerConcurrency` resolved with the present settings.
     pub(super) resolved: HashMap<(Arc<Annotations>, i64), Arc<RevisionScaling>>,
+    /// Revisions of the HPA class.
+    pub(super) horizontal: HashSet<Key>,
     /// The revision that scales a Deployment, where its name does not tell.
     pub(super) owner_of: HashMap<Key, Key>,
     /// Objects that came before their PodAutoscaler.
@@ -74,6 +76,7 @@ impl Engine {
             ],
             shared: Shared::default(),
             resolved: HashMap::new(),
+            horizontal: HashSet::new(),
             owner_of: HashMap::new(),
             orphan_sks: HashMap::new(),
             orphan_metrics: HashMap::new(),
@@ -121,7 +124,10 @@ impl Engine {
             Event::Scraped(key, stat) => self.scraped(&key, stat.as_ref(), now),
             Event::Measured(key, value) => self.measured(&key, value, now),
             Event::PodAutoscaler(Change::Applied(pa)) => self.pod_autoscaler(*pa, now, out),
-            Event::PodAutoscaler(Change::Deleted(key)) => self.forget(&key),
+            Event::PodAutoscaler(Change::Deleted(key)) => {
+                self.horizontal.remove(&key);
+                self.forget(&key);
+            }
             Event::Fetched(key, pa) => {
                 if let Some(live) = self.revisions.get_mut(&key).and_then(|r| r.live.as_mut()) {
                     live.in_flight.fetch = false;
@@ -169,6 +175,7 @@ impl Engine {
                     self.resolve(&key, now);
                 }
                 self.all(now, out);
+                self.all_horizontal(out);
             }
             Event::Wrote(key, written) => self.wrote(&key, written, now, out),
             Event::Probed(key, in_path) => {
@@ -183,7 +190,10 @@ impl Engine {
                     self.reschedule(&key, now);
                 }
             }
-            Event::Held(held) => self.hold(held, now),
+            Event::Held(held) => {
+                self.hold(held, now);
+                self.all_horizontal(out);
+            }
             Event::Explain(key, reply) => {
                 // Whoever asked may have gone; that is theirs to know.
                 drop(reply.send(self.explain(&key)));
@@ -261,6 +271,9 @@ impl Engine {
             }
             _ => self.revisions.keys().filter(|key| gone(key)).cloned().collect(),
         };
+        if kind == Kind::PodAutoscaler {
+            self.horizontal.retain(|key| !gone(key));
+        }
         self.orphan_sks.retain(|key, _| kind != Kind::ServerlessService || !gone(key));
         self.orphan_metrics.retain(|key, _| kind != Kind::Metric || !gone(key));
         for key in keys {

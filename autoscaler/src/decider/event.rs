@@ -163,6 +163,8 @@ pub enum Effect {
     },
     /// Hand a report on to the holder of its bucket.
     Forward(u8, WireStatMessage),
+    /// Look after a revision that a HorizontalPodAutoscaler scales.
+    Horizontal(Key, Arc<Settings>),
     /// Read a PodAutoscaler whole; answered with [`Event::Fetched`].
     Fetch(Key),
     /// Ask another source for the load; answered with [`Event::Measured`].

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use api::{
     autoscaling::{Metric, PodAutoscaler},
-    labels::autoscaling::{CLASS, KPA_CLASS},
+    labels::autoscaling::{CLASS, HPA_CLASS, KPA_CLASS},
     networking::ServerlessService,
 };
 
@@ -26,7 +26,14 @@ impl Engine {
     pub(super) fn pod_autoscaler(&mut self, pa: PodAutoscaler, now: Moment, out: &mut Vec<Effect>) {
         let key = Key::of(&pa);
         let class = pa.metadata.annotations.as_ref().and_then(|a| CLASS.value(a));
-        if class != Some(KPA_CLASS) || pa.metadata.deletion_timestamp.is_some() {
+        let goes = pa.metadata.deletion_timestamp.is_some();
+        if class == Some(HPA_CLASS) && !goes {
+            self.horizontal.insert(key.clone());
+            self.look_at_horizontal(&key, out);
+        } else {
+            self.horizontal.remove(&key);
+        }
+        if class != Some(KPA_CLASS) || goes {
             self.forget(&key);
             return;
         }
@@ -48,6 +55,18 @@ impl Engine {
             _ => self.adopt(&key, pa, now),
         }
         self.pods_changed(&key, now, out);
+    }
+
+    /// Has a revision of the HPA class looked after, if it is ours.
+    fn look_at_horizontal(&self, key: &Key, out: &mut Vec<Effect>) {
+        if self.held.has(self.ownership.bucket(key.as_str())) {
+            out.push(Effect::Horizontal(key.clone(), Arc::clone(&self.settings)));
+        }
+    }
+
+    /// Settings or buckets changed.
+    pub(super) fn all_horizontal(&self, out: &mut Vec<Effect>) {
+        self.horizontal.iter().for_each(|key| self.look_at_horizontal(key, out));
     }
 
     /// A revision that was not known, with what came before it.
@@ -116,6 +135,10 @@ impl Engine {
         match self.revisions.get_mut(&key) {
             Some(revision) if revision.sks.as_ref().is_some_and(|known| sks.is_older_than(known)) => {}
             Some(revision) => revision.sks = Some(sks),
+            None if self.horizontal.contains(&key) => {
+                self.look_at_horizontal(&key, out);
+                return;
+            }
             None => {
                 self.orphan_sks.insert(key, sks);
                 return;
