@@ -54,7 +54,7 @@ const FULL: Extent = Extent {
     measure: Duration::from_secs(60),
 };
 const QUICK: Extent = Extent {
-    idle: 10_000,
+    idle: 50_000,
     wakes: 100,
     active: 2_000,
     scraped: 100,
@@ -103,6 +103,7 @@ impl Bench {
         };
         let running = self.start(Revisions::Idle, extent.idle).await?;
         tokio::time::sleep(Duration::from_secs(5)).await;
+        self.add("writes_at_start_idle", running.cluster.take_writes().len() as f64);
         let cores = running.cores(extent.measure).await?;
         self.add("rss_base_kib", base);
         self.add("bytes_per_idle_revision", (running.rss_kib()? - base) * 1024.0 / extent.idle as f64);

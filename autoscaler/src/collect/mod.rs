@@ -4,6 +4,7 @@
 pub mod http;
 mod load;
 pub mod mesh;
+pub mod pod;
 mod pods;
 pub mod prometheus;
 pub mod scrape;

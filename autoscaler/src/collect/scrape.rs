@@ -12,44 +12,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::stat::{CONTENT_TYPE, MAX_SCRAPE_BYTES, Stat};
-use bytes::Bytes;
+use api::stat::{CONTENT_TYPE, Stat};
 use futures::stream::{FuturesUnordered, StreamExt};
-use http::{Request, header};
-use http_body_util::Empty;
-use prost::Message;
 use tokio::sync::Semaphore;
 
 use super::{
-    http::{self as client, Connection},
     mesh::{self, OutOfReach, Reach, Way},
+    pod::{self, Pod},
 };
 use crate::{algorithm::sampling::sample_size, key::Key};
 
 /// One pod may take this long.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Kept connections in all.
-const MAX_IDLE: usize = 1000;
+const MAX_IDLE: usize = 4096;
 /// Tells a mesh that a pod is meant and not its Service (upstream's very name).
-const DIRECT: &str = "knative-direct-lb";
+const DIRECT: &str = "Knative-Direct-Lb";
 /// Requests under way in all.
 const MAX_IN_FLIGHT: usize = 256;
 
 /// Why a pod gave no report.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No HTTP answer.
+    /// One pod.
     #[error(transparent)]
-    Http(#[from] client::Error),
-    /// The request could not be built.
-    #[error("bad address: {0}")]
-    Request(#[from] http::Error),
-    /// An answer that is no report.
-    #[error("answer is no report: {0}")]
-    NoStat(String),
-    /// A mesh answered in the pod's place.
-    #[error("status {0}: a mesh does not let us through")]
-    Mesh(u16),
+    Pod(#[from] pod::Error),
     /// Fewer pods answered than wanted.
     #[error("pods exhausted, last: {0}")]
     Exhausted(String),
@@ -85,7 +72,7 @@ struct Inner {
     port: u16,
     reach: Reach,
     out_of_reach: Mutex<OutOfReach>,
-    idle: Mutex<HashMap<SocketAddr, Connection>>,
+    idle: Mutex<HashMap<SocketAddr, Pod>>,
     in_flight: Semaphore,
 }
 
@@ -131,14 +118,12 @@ impl Scraper {
         // Never over a kept connection, which would lead to the same pod again.
         let ask = || async {
             let _permit = self.0.in_flight.acquire().await;
-            let connected = tokio::time::timeout(TIMEOUT, client::connect(address)).await;
-            let mut connection = connected.map_err(|_| client::Error::Timeout)??;
-            let request = Request::get("/metrics")
-                .header(header::HOST, format!("{host}:{}", self.0.port))
-                .header(header::ACCEPT, CONTENT_TYPE)
-                .header(header::CONNECTION, "close")
-                .body(Empty::<Bytes>::new())?;
-            parse(&client::exchange(&mut connection, request, MAX_SCRAPE_BYTES, TIMEOUT).await?)
+            let mut pod = Pod::connect(address, TIMEOUT).await?;
+            let request = format!(
+                "GET /metrics HTTP/1.1\r\nHost: {host}:{}\r\nConnection: close\r\nAccept: {CONTENT_TYPE}\r\n\r\n",
+                self.0.port
+            );
+            pod.ask(request.as_bytes(), TIMEOUT).await.map(|(stat, _)| stat)
         };
         let sample = sample_size(pods);
         match mesh::meet(ask, sample, round.old_enough).await {
@@ -198,7 +183,7 @@ impl Scraper {
             match self.one(SocketAddr::new(*address, self.0.port), host).await {
                 Ok(stat) => return Ok(stat),
                 Err(error) => {
-                    if !matches!(error, Error::Mesh(_)) {
+                    if !matches!(error, Error::Pod(pod::Error::Mesh(_))) {
                         only_mesh.store(false, Ordering::Relaxed);
                     }
                     last = error.to_string();
@@ -211,49 +196,46 @@ impl Scraper {
     async fn one(&self, address: SocketAddr, host: Option<&str>) -> Result<Stat, Error> {
         // Never closed; without a permit the request would only be early.
         let _permit = self.0.in_flight.acquire().await;
-        let kept = self.idle().remove(&address).filter(|connection| !connection.is_closed());
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => {
-                tokio::time::timeout(TIMEOUT, client::connect(address)).await.map_err(|_| client::Error::Timeout)??
+        let kept = self.idle().remove(&address);
+        let was_kept = kept.is_some();
+        let mut pod = match kept {
+            Some(pod) => pod,
+            None => Pod::connect(address, TIMEOUT).await?,
+        };
+        let request = self.request(address, host);
+        let answer = match pod.ask(request.as_bytes(), TIMEOUT).await {
+            // The pod may have closed what was kept.
+            Err(pod::Error::Io(..) | pod::Error::NoStat(_)) if was_kept => {
+                pod = Pod::connect(address, TIMEOUT).await?;
+                pod.ask(request.as_bytes(), TIMEOUT).await
             }
+            answer => answer,
         };
-        let request = Request::get("/metrics").header(header::ACCEPT, CONTENT_TYPE);
-        // A mesh that lets pods be asked by address wants to know whose they are.
-        let request = match host.filter(|_| self.0.reach.addressable) {
-            Some(host) => request.header(header::HOST, host).header(DIRECT, "true"),
-            None => request.header(header::HOST, address.to_string()),
-        };
-        let request = request.body(Empty::<Bytes>::new())?;
-        let response = client::exchange(&mut connection, request, MAX_SCRAPE_BYTES, TIMEOUT).await?;
+        let (stat, keeps) = answer?;
         let mut idle = self.idle();
         if idle.len() >= MAX_IDLE {
-            idle.retain(|_, connection| !connection.is_closed());
+            // Some pod that may be gone makes room.
+            let any = idle.keys().next().copied();
+            any.and_then(|any| idle.remove(&any));
         }
-        if idle.len() < MAX_IDLE && !connection.is_closed() {
-            idle.insert(address, connection);
+        if keeps {
+            idle.insert(address, pod);
         }
-        drop(idle);
-        parse(&response)
+        Ok(stat)
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Connection>> {
+    fn request(&self, address: SocketAddr, host: Option<&str>) -> String {
+        let accept = format!("Accept: {CONTENT_TYPE}\r\n\r\n");
+        // A mesh that lets pods be asked by address wants to know whose they are.
+        match host.filter(|_| self.0.reach.addressable) {
+            Some(host) => format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n{DIRECT}: true\r\n{accept}"),
+            None => format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n{accept}"),
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Pod>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn parse(response: &http::Response<Bytes>) -> Result<Stat, Error> {
-    if let status @ (502 | 503) = response.status().as_u16() {
-        return Err(Error::Mesh(status));
-    }
-    if !response.status().is_success() {
-        return Err(Error::NoStat(format!("status {}", response.status())));
-    }
-    let content_type = response.headers().get(header::CONTENT_TYPE);
-    if content_type.is_none_or(|value| value != CONTENT_TYPE) {
-        return Err(Error::NoStat(format!("content type {content_type:?}")));
-    }
-    Stat::decode(response.body().clone()).map_err(|error| Error::NoStat(error.to_string()))
 }
 
 /// The average of the answers times the number of pods.
@@ -284,22 +266,5 @@ mod tests {
         };
         let got = extrapolate(&[stat(3.0, 2.0, 5.0, 4.0), stat(5.0, 4.0, 7.0, 6.0), stat(3.0, 2.0, 5.0, 4.0)], 3);
         assert_eq!(got, Stat { pod_name: "service-scraper".into(), ..stat(11.0, 8.0, 17.0, 14.0) });
-    }
-
-    #[test]
-    fn s55_only_a_report_is_a_report() {
-        let response = |status, content_type: &str, body: &'static [u8]| {
-            http::Response::builder()
-                .status(status)
-                .header("content-type", content_type)
-                .body(Bytes::from(body))
-                .unwrap()
-        };
-        assert!(parse(&response(200, "application/protobuf", b"\x0a\x01p")).is_ok());
-        assert!(matches!(parse(&response(503, "text/plain", b"")), Err(Error::Mesh(503))));
-        assert!(parse(&response(403, "application/protobuf", b"")).is_err());
-        assert!(parse(&response(200, "text/html", b"")).is_err());
-        assert!(parse(&response(200, "application/protobuf; x", b"")).is_err());
-        assert!(parse(&response(200, "application/protobuf", b"\x0a\xff")).is_err());
     }
 }

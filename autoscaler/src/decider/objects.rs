@@ -37,7 +37,11 @@ impl Engine {
             self.forget(&key);
             return;
         }
-        let pa = PaRecord::of(&key, pa, &mut self.shared);
+        let mut pa = PaRecord::of(&key, pa, &mut self.shared);
+        if !self.unsynced.is_empty() {
+            // What exists already mostly has its objects; where not, it is read once more.
+            pa.drop_metadata();
+        }
         if !pa.target_is_usual()
             && let Some(target) = pa.target(&key)
         {

@@ -50,10 +50,9 @@ impl Reporter {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         for turn in 0_usize.. {
             ticks.tick().await;
-            // 150 in flight at 70 a pod are three pods; the noise stays within.
+            // 150 in flight at 70 a pod are three pods, and stay so with the noise.
             let noise = |nth: usize| (nth.wrapping_mul(31).wrapping_add(turn.wrapping_mul(17)) % 21) as f64;
-            let load = |nth: usize| 60.0 + noise(nth);
-            // Within the panic window, too, fewer than are spare: the path stays as it is.
+            let load = |nth: usize| 145.0 + noise(nth);
             self.report((0..revisions).skip(turn % FRAMES).step_by(FRAMES).map(|nth| (nth, load(nth)))).await?;
         }
         Ok(())

@@ -29,8 +29,8 @@ const PAGE: usize = 500;
 struct Kind {
     /// JSON by name.
     objects: BTreeMap<String, Rc<str>>,
-    /// What has happened: resource version and the line a watch says.
-    log: Vec<(u64, Rc<str>)>,
+    /// What has happened: resource version, the word for it, and the object.
+    log: Vec<(u64, &'static str, Rc<str>)>,
 }
 
 #[derive(Default)]
@@ -98,7 +98,7 @@ impl ApiServer {
         let kind = store.kinds.entry(list.to_owned()).or_default();
         let known = kind.objects.insert(name.to_owned(), Rc::clone(&text)).is_some();
         let event = if known { "MODIFIED" } else { "ADDED" };
-        kind.log.push((version, format!("{{\"type\":\"{event}\",\"object\":{text}}}\n").into()));
+        kind.log.push((version, event, text));
         drop(store);
         self.shared.changed.notify_waiters();
     }
@@ -211,7 +211,7 @@ fn write(shared: &Shared, target: &str, body: Value) -> String {
     let text: Rc<str> = object.to_string().into();
     if let Some(kind) = store.kinds.get_mut(&list) {
         kind.objects.insert(name, Rc::clone(&text));
-        kind.log.push((version, format!("{{\"type\":\"MODIFIED\",\"object\":{text}}}\n").into()));
+        kind.log.push((version, "MODIFIED", Rc::clone(&text)));
     }
     drop(store);
     shared.changed.notify_waiters();
@@ -271,8 +271,9 @@ async fn watch(mut stream: TcpStream, shared: &Shared, asked: &Asked<'_>) -> any
         changed.as_mut().enable();
         let mut chunk = String::new();
         if let Some(kind) = shared.store.borrow().kinds.get(asked.path) {
-            let new = &kind.log[kind.log.partition_point(|(version, _)| *version <= seen)..];
-            for (version, line) in new {
+            let new = &kind.log[kind.log.partition_point(|(version, ..)| *version <= seen)..];
+            for (version, event, object) in new {
+                let line = format!("{{\"type\":\"{event}\",\"object\":{object}}}\n");
                 let _ = write!(chunk, "{:x}\r\n{line}\r\n", line.len());
                 seen = *version;
             }
