@@ -287,3 +287,26 @@ fn a_server_that_does_not_take_a_status_is_not_flooded() {
     assert_eq!(world.pa.status, before);
     assert!((2..60).contains(&world.status_writes), "{}", world.status_writes);
 }
+
+#[test]
+fn s33_a_report_at_zero_is_decided_without_a_tick() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.idle(200);
+    world.report(0.0, 0.0);
+    assert_eq!(world.replicas, 0, "nothing is in flight");
+    world.report(1.0, 1.0);
+    assert_eq!(world.scales.last(), Some(&(200, 1)));
+}
+
+#[test]
+fn s44_silence_is_no_load_only_where_activators_see_everything() {
+    // Always in the path: silence means none. Else: nothing is decided before something is known.
+    for (burst, desired) in [("-1", 0), ("0", -1)] {
+        let mut world = World::new(&[("target-burst-capacity", burst)]);
+        world.frozen = true;
+        world.start(settings::Autoscaler::default());
+        world.idle(100);
+        assert_eq!(world.engine.explain(&key()).unwrap().desired, desired, "burst {burst}");
+    }
+}

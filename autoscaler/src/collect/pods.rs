@@ -217,4 +217,20 @@ mod tests {
         }
         assert!(pods.by_revision.is_empty() && pods.revision_of.is_empty());
     }
+
+    #[test]
+    fn s54_pods_of_another_revision_are_not_asked() {
+        let mut pods = Pods::default();
+        pods.apply(&pod("a", Some(PodPhase::Ready)));
+        let other = PodView { revision: Key::new("ns", "other"), ..pod("b", Some(PodPhase::Ready)) };
+        pods.apply(&other);
+        let elsewhere = PodView {
+            pod: Key::new("elsewhere", "c"),
+            revision: Key::new("elsewhere", "rev"),
+            ..pod("c", Some(PodPhase::Ready))
+        };
+        pods.apply(&elsewhere);
+        assert_eq!(pods.ready(&Key::new("ns", "rev")).len(), 1);
+        assert_eq!(pods.candidates(&Key::new("ns", "rev"), 9)[0].name, "a");
+    }
 }
