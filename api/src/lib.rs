@@ -9,6 +9,7 @@
 //! - [`settings`]: the ConfigMaps, parsed once into types that cannot be wrong.
 //! - [`headers`], [`probe`], [`stat`], [`ports`]: the wire between activator, queue-proxy and autoscaler.
 //! - [`activation`]: how the activator holds and orders a revision's requests.
+//! - [`scaling`], [`cron`]: what a revision asks the autoscaler for beyond upstream.
 //! - [`timeline`]: the phases of a wake-up that each process marks.
 //! - [`hash`]: which replica owns a key; the same answer in every replica and in upstream's.
 // The `kube` derive takes one `printcolumn(…)` per column; clippy reads the repeated names as a mistake.
@@ -18,6 +19,7 @@ pub mod activation;
 pub mod autoscaling;
 pub mod conditions;
 pub mod crds;
+pub mod cron;
 pub mod duration;
 pub mod hash;
 pub mod headers;
@@ -26,6 +28,7 @@ pub mod names;
 pub mod networking;
 pub mod ports;
 pub mod probe;
+pub mod scaling;
 pub mod serving;
 pub mod settings;
 pub mod stat;

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use api::{labels::SYSTEM_NAMESPACE, ports, timeline::Observer};
 use prometheus::Registry;
 
+use crate::election::identity::StatefulSet;
+
 /// Why the environment is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,10 +40,25 @@ pub struct Config {
     pub cluster_domain: String,
     /// Port at which queue-proxies report.
     pub scrape_port: u16,
+    /// How the work is shared with other autoscalers.
+    pub sharing: Sharing,
+    /// The ConfigMap that says how leases are held.
+    pub leader_election_config: String,
     /// Where metrics are registered.
     pub registry: Registry,
     /// Told when a sleeping revision is decided to wake, and when that is written.
     pub observer: Observer,
+}
+
+/// How the work is shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sharing {
+    /// There is no other.
+    Alone,
+    /// By leases.
+    Leases,
+    /// Each pod of a StatefulSet has its part.
+    StatefulSet(StatefulSet),
 }
 
 impl Config {
@@ -57,6 +74,8 @@ impl Config {
             resolve_by_endpoints: true,
             cluster_domain: "cluster.local".to_owned(),
             scrape_port: ports::AUTOSCALING_METRICS,
+            sharing: Sharing::Alone,
+            leader_election_config: "config-leader-election".to_owned(),
             registry: Registry::new(),
             observer: Observer::default(),
         }
@@ -77,6 +96,16 @@ impl Config {
             })?,
             None => SocketAddr::new(IpAddr::from([0, 0, 0, 0]), ports::AUTOSCALER),
         };
+        let scrape_port = match optional("DORMOUSE_SCRAPE_PORT") {
+            Some(text) => text.parse().map_err(|error: std::num::ParseIntError| {
+                Error::Bad("DORMOUSE_SCRAPE_PORT", text.clone(), error.to_string())
+            })?,
+            None => ports::AUTOSCALING_METRICS,
+        };
+        let sharing = match stateful(optional("STATEFUL_CONTROLLER_ORDINAL"), optional) {
+            Some(set) => Sharing::StatefulSet(set?),
+            None => Sharing::Leases,
+        };
         let client = kube::Client::try_default().await.map_err(|error| Error::Kube(Box::new(error)))?;
         Ok(Self {
             listen,
@@ -84,8 +113,54 @@ impl Config {
             pod_name,
             pod_ip,
             resolve_by_endpoints: false,
+            scrape_port,
+            sharing,
+            leader_election_config: optional("CONFIG_LEADERELECTION_NAME")
+                .unwrap_or_else(|| "config-leader-election".to_owned()),
             cluster_domain: optional("CLUSTER_DOMAIN").unwrap_or_else(|| "cluster.local".to_owned()),
             ..Self::local(client)
         })
+    }
+}
+
+/// A StatefulSet's variables, if its ordinal is set.
+fn stateful(
+    ordinal: Option<String>,
+    optional: impl Fn(&'static str) -> Option<String>,
+) -> Option<Result<StatefulSet, Error>> {
+    let ordinal = ordinal?;
+    let bad = |name, text: &str, error: &dyn std::fmt::Display| Error::Bad(name, text.to_owned(), error.to_string());
+    let read = || {
+        let number: u8 = ordinal.parse().map_err(|error| bad("STATEFUL_CONTROLLER_ORDINAL", &ordinal, &error))?;
+        let port = match optional("STATEFUL_SERVICE_PORT") {
+            Some(text) => text.parse().map_err(|error| bad("STATEFUL_SERVICE_PORT", &text, &error))?,
+            None => 80,
+        };
+        Ok(StatefulSet {
+            ordinal: number,
+            service: optional("STATEFUL_SERVICE_NAME").ok_or(Error::Missing("STATEFUL_SERVICE_NAME"))?,
+            port,
+            protocol: optional("STATEFUL_SERVICE_PROTOCOL").unwrap_or_else(|| "http".to_owned()),
+        })
+    };
+    Some(read())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statefulset_is_known_by_its_variables() {
+        let of = |ordinal: Option<&str>, service: Option<&'static str>| {
+            stateful(ordinal.map(str::to_owned), move |name| {
+                service.filter(|_| name == "STATEFUL_SERVICE_NAME").map(str::to_owned)
+            })
+        };
+        assert!(of(None, Some("as")).is_none());
+        let set = of(Some("2"), Some("as")).unwrap().unwrap();
+        assert_eq!((set.ordinal, set.port, set.protocol.as_str()), (2, 80, "http"));
+        assert!(matches!(of(Some("2"), None), Some(Err(Error::Missing("STATEFUL_SERVICE_NAME")))));
+        assert!(matches!(of(Some("x"), Some("as")), Some(Err(Error::Bad("STATEFUL_CONTROLLER_ORDINAL", ..)))));
     }
 }

@@ -17,6 +17,11 @@ impl Key {
         Self::new(&object.namespace().unwrap_or_default(), &object.name_any())
     }
 
+    /// A number for the key: the same in all of a process, for sets that need not hold the text.
+    pub fn hashed(&self) -> u64 {
+        api::hash::fnv1a(self.0.as_bytes())
+    }
+
     /// Namespace.
     pub fn namespace(&self) -> &str {
         self.0.split_once('/').map_or("", |(namespace, _)| namespace)

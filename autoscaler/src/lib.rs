@@ -18,12 +18,16 @@ pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod decider;
+pub mod election;
+pub mod hpa;
 pub mod key;
 pub mod ledger;
 pub mod metrics;
 pub mod moment;
 pub mod ownership;
+pub mod replay;
 mod service;
+mod shares;
 mod standalone;
 pub mod window;
 

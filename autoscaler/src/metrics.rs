@@ -31,6 +31,8 @@ pub struct Metrics {
     pub bad_stats: IntCounter,
     /// Reports about revisions that are not known here.
     pub unknown_stats: IntCounter,
+    /// Reports that belonged to another holder and could not be handed on.
+    pub unforwarded_stats: IntCounter,
     /// Writes to the API server.
     pub writes: IntCounter,
     /// Writes that failed.
@@ -65,6 +67,10 @@ impl Metrics {
             bad_frames: counter("dormouse_autoscaler_bad_frames_total", "Stat frames that could not be decoded")?,
             bad_stats: counter("dormouse_autoscaler_bad_stats_total", "Reports refused as implausible")?,
             unknown_stats: counter("dormouse_autoscaler_unknown_stats_total", "Reports about unknown revisions")?,
+            unforwarded_stats: counter(
+                "dormouse_autoscaler_unforwarded_stats_total",
+                "Reports for another holder that found its queue full",
+            )?,
             writes: counter("dormouse_autoscaler_writes_total", "Writes to the API server")?,
             write_errors: counter("dormouse_autoscaler_write_errors_total", "Failed writes to the API server")?,
             wake_seconds: histogram(

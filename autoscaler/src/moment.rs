@@ -6,10 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// Nanoseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Moment(i64);
 
 impl Moment {
+    /// Before all others.
+    pub const MIN: Self = Self(i64::MIN);
+
     /// The given second since the epoch.
     pub fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000_000))

@@ -1,9 +1,13 @@
 //! The loop around the engine: events in, effects out, and nothing else.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use api::timeline::{Observer, Phase};
-use prometheus::Registry;
+use ::prometheus::Registry;
+use api::{
+    autoscaling::PodAutoscaler,
+    settings::Network,
+    timeline::{Observer, Phase},
+};
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -20,13 +24,18 @@ use crate::{
     },
     clock::Clock,
     collect::{
+        mesh::Reach,
+        prometheus,
         scrape::Scraper,
         server::{self, Server},
     },
-    config::Config,
-    decider::{Effect, Engine, Event, Write, Written},
+    config::{Config, Sharing},
+    decider::{Effect, Engine, Event, Settings, Write, Written},
+    election::forward::Forwarder,
+    hpa,
+    key::Key,
     metrics::Metrics,
-    ownership::Ownership,
+    shares::{self, Shares},
 };
 
 /// Why an autoscaler does not start or ends.
@@ -35,9 +44,15 @@ pub enum Error {
     /// The stat port is not to be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// A ConfigMap that is read once is bad, or cannot be read.
+    #[error("cannot use ConfigMap {0}: {1}")]
+    Settings(String, String),
+    /// The pod's place is beyond the buckets.
+    #[error("STATEFUL_CONTROLLER_ORDINAL = {0}, but config-leader-election has {1} buckets")]
+    Ordinal(u8, u32),
     /// A metric of that name exists already.
     #[error("cannot register metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
+    Metrics(#[from] ::prometheus::Error),
 }
 
 /// Events that may wait. Senders wait beyond that; nothing is dropped.
@@ -73,8 +88,11 @@ impl Autoscaler {
         let Self { listener, address, config, metrics } = self;
         tracing::info!(%address, pod = config.pod_name, "autoscaler listening");
         let (events, queue) = mpsc::channel(QUEUE);
-        let ownership = Ownership::All;
+        let clock = Clock::start();
+        let reach = reach(&config).await?;
         let mut tasks = JoinSet::new();
+        let Shares { ownership, forwarder, electors, stop_electing } =
+            Shares::start(&config, clock, &events, &mut tasks).await?;
         watch::spawn(&config.client, &config.system_namespace, &events, &mut tasks);
         let server = Server {
             events: events.clone(),
@@ -85,15 +103,24 @@ impl Autoscaler {
         let serving = tokio::spawn(server::serve(server, listener, shutdown.clone()));
         let resolve =
             if config.resolve_by_endpoints { Resolve::Endpoints } else { Resolve::Dns(config.cluster_domain) };
+        let (horizontals, look_at) = mpsc::channel(64);
+        tasks.spawn(hpa::run(config.client.clone(), clock, look_at));
+        let scraper = Scraper::with(config.scrape_port, reach);
         let hands = Hands {
-            writer: Writer::new(config.client.clone()),
-            prober: Prober::new(config.client, resolve),
-            scraper: Scraper::new(config.scrape_port),
+            writer: Writer::new(config.client.clone(), scraper.clone()),
+            prober: Prober::new(config.client.clone(), resolve),
+            client: config.client,
+            scraper,
             observer: config.observer,
             metrics: metrics.clone(),
+            forwarder,
+            horizontals,
             events,
         };
-        decide(Engine::new(ownership, metrics), queue, hands, &shutdown).await;
+        decide(Engine::new(ownership, metrics), queue, hands, clock, &shutdown).await;
+        // Leases are given back only now that nothing is decided any more.
+        stop_electing.cancel();
+        electors.join_all().await;
         tasks.shutdown().await;
         if let Err(error) = serving.await {
             tracing::error!(%error, "stat server ended badly");
@@ -102,8 +129,25 @@ impl Autoscaler {
     }
 }
 
-async fn decide(mut engine: Engine, mut queue: mpsc::Receiver<Event>, hands: Hands, shutdown: &CancellationToken) {
-    let clock = Clock::start();
+/// How pods are reached: read once, as a change of it means new pods anyway.
+async fn reach(config: &Config) -> Result<Reach, Error> {
+    const NAME: &str = "config-network";
+    if config.sharing == Sharing::Alone {
+        // On one machine there is no mesh.
+        return Ok(Reach::default());
+    }
+    let data = shares::read_once(&config.client, &config.system_namespace, NAME).await?;
+    let network = Network::parse(&data).map_err(|error| Error::Settings(NAME.to_owned(), error.to_string()))?;
+    Ok(Reach { mesh: network.mesh_compatibility_mode, addressable: network.enable_mesh_pod_addressability })
+}
+
+async fn decide(
+    mut engine: Engine,
+    mut queue: mpsc::Receiver<Event>,
+    hands: Hands,
+    clock: Clock,
+    shutdown: &CancellationToken,
+) {
     let mut effects = Vec::new();
     let mut tasks = JoinSet::new();
     loop {
@@ -125,15 +169,21 @@ async fn decide(mut engine: Engine, mut queue: mpsc::Receiver<Event>, hands: Han
     }
     // Writes under way are finished by nobody; the next process sees what is missing.
     tasks.shutdown().await;
+    if let Some(forwarder) = hands.forwarder {
+        forwarder.shutdown().await;
+    }
 }
 
 /// Performs effects, each in a task of its own, and reports back as events.
 struct Hands {
     writer: Writer,
+    client: kube::Client,
     prober: Prober,
     scraper: Scraper,
     observer: Observer,
     metrics: Metrics,
+    forwarder: Option<Forwarder>,
+    horizontals: mpsc::Sender<(Key, Arc<Settings>)>,
     events: mpsc::Sender<Event>,
 }
 
@@ -156,11 +206,11 @@ impl Hands {
                     drop(events.send(Event::Wrote(key, written)).await);
                 });
             }
-            Effect::Scrape { key, order, wanted } => {
+            Effect::Scrape { key, round } => {
                 let (scraper, metrics) = (self.scraper.clone(), self.metrics.clone());
                 tasks.spawn(async move {
                     let start = Instant::now();
-                    let stat = match scraper.scrape(&order, wanted).await {
+                    let stat = match scraper.round(&key, &round).await {
                         Ok(stat) => stat,
                         Err(error) => {
                             tracing::debug!(revision = %key, %error, "scrape failed");
@@ -169,6 +219,41 @@ impl Hands {
                     };
                     metrics.scrape_seconds.observe(start.elapsed().as_secs_f64());
                     drop(events.send(Event::Scraped(key, stat)).await);
+                });
+            }
+            Effect::Horizontal(key, settings) => {
+                let horizontals = self.horizontals.clone();
+                // Its queue is short; who waits for it is a task and not the engine.
+                tasks.spawn(async move { drop(horizontals.send((key, settings)).await) });
+            }
+            Effect::Forward(bucket, report) => {
+                if !self.forwarder.as_ref().is_some_and(|forwarder| forwarder.send(bucket, report)) {
+                    self.metrics.unforwarded_stats.inc();
+                }
+            }
+            Effect::Fetch(key) => {
+                let api: kube::Api<PodAutoscaler> = kube::Api::namespaced(self.client.clone(), key.namespace());
+                tasks.spawn(async move {
+                    let pa = match api.get_opt(key.name()).await {
+                        Ok(pa) => pa.map(Box::new),
+                        Err(error) => {
+                            tracing::warn!(revision = %key, %error, "cannot read the PodAutoscaler");
+                            None
+                        }
+                    };
+                    drop(events.send(Event::Fetched(key, pa)).await);
+                });
+            }
+            Effect::Measure { key, address, query } => {
+                tasks.spawn(async move {
+                    let value = match prometheus::load(&address, &query).await {
+                        Ok(value) => Some(value),
+                        Err(error) => {
+                            tracing::debug!(revision = %key, %error, "no load from Prometheus");
+                            None
+                        }
+                    };
+                    drop(events.send(Event::Measured(key, value)).await);
                 });
             }
             Effect::Probe { key, target } => {

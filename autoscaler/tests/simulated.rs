@@ -2,262 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // tests may fail loudly, helpers outside #[test] too
 
-use std::{collections::BTreeMap, time::Duration};
+mod world;
 
-use api::{
-    autoscaling::{PodAutoscaler, PodAutoscalerSpec, ScaleTargetRef},
-    conditions,
-    networking::{ServerlessService, ServerlessServiceStatus},
-    settings,
-    stat::{Stat, WireStatMessage, WireStatMessages},
-};
-use autoscaler::{
-    collect::{PodPhase, PodView},
-    decider::{Change, Effect, Engine, Event, Kind, Settings, Write, Written},
-    key::Key,
-    metrics::Metrics,
-    moment::Moment,
-    ownership::Ownership,
-};
-use kube::api::ObjectMeta;
+use std::time::Duration;
 
-const START: i64 = 1_800_000_000;
-
-/// One revision in a cluster that does at once what it is told; pods take `pod_start` to get ready.
-struct World {
-    engine: Engine,
-    now: Moment,
-    version: u64,
-    pa: PodAutoscaler,
-    sks: Option<ServerlessService>,
-    replicas: i32,
-    pods: BTreeMap<i32, Moment>,
-    ready: i32,
-    pod_start: Duration,
-    activator_answers: bool,
-    /// Writes of this kind fail.
-    broken: Option<&'static str>,
-    /// (second since start, replicas) of every scale write.
-    scales: Vec<(i64, i32)>,
-    status_writes: usize,
-    modes: Vec<String>,
-    decided: usize,
-}
-
-fn key() -> Key {
-    Key::new("ns", "rev")
-}
-
-impl World {
-    fn new(annotations: &[(&str, &str)]) -> Self {
-        Self::with(annotations, |_| {})
-    }
-
-    fn with(annotations: &[(&str, &str)], edit: impl FnOnce(&mut PodAutoscaler)) -> Self {
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        let mut all =
-            BTreeMap::from([("autoscaling.knative.dev/class".to_owned(), "kpa.autoscaling.knative.dev".to_owned())]);
-        all.extend(annotations.iter().map(|(k, v)| (format!("autoscaling.knative.dev/{k}"), (*v).to_owned())));
-        let mut pa = PodAutoscaler {
-            metadata: ObjectMeta {
-                name: Some("rev".into()),
-                namespace: Some("ns".into()),
-                uid: Some("pa-uid".into()),
-                generation: Some(1),
-                annotations: Some(all),
-                ..ObjectMeta::default()
-            },
-            spec: PodAutoscalerSpec {
-                scale_target_ref: ScaleTargetRef { name: Some("rev-deployment".into()), ..ScaleTargetRef::default() },
-                protocol_type: "http1".into(),
-                ..PodAutoscalerSpec::default()
-            },
-            status: None,
-        };
-        edit(&mut pa);
-        Self {
-            engine: Engine::new(Ownership::All, metrics),
-            now: Moment::from_seconds(START),
-            version: 1,
-            pa,
-            sks: None,
-            replicas: 1,
-            pods: BTreeMap::new(),
-            ready: 0,
-            pod_start: Duration::from_secs(1),
-            activator_answers: true,
-            broken: None,
-            scales: Vec::new(),
-            status_writes: 0,
-            modes: Vec::new(),
-            decided: 0,
-        }
-    }
-
-    fn start(&mut self, settings: settings::Autoscaler) {
-        let settings = Settings { autoscaler: settings, ..Settings::default() };
-        self.send(Event::Settings(settings.into()));
-        for kind in [Kind::Metric, Kind::Pod, Kind::Target, Kind::Settings] {
-            self.send(Event::Synced(kind));
-        }
-        if let Some(sks) = self.sks.clone() {
-            self.send(Event::Sks(Change::Applied(Box::new(sks))));
-        }
-        self.send(Event::Synced(Kind::ServerlessService));
-        self.set_replicas(self.replicas);
-        self.send(Event::PodAutoscaler(Change::Applied(Box::new(self.pa.clone()))));
-        self.send(Event::Synced(Kind::PodAutoscaler));
-    }
-
-    fn second(&self) -> i64 {
-        self.now.seconds() - START
-    }
-
-    fn send(&mut self, event: Event) {
-        let mut effects = Vec::new();
-        self.engine.handle(event, self.now, &mut effects);
-        self.perform(effects);
-    }
-
-    fn perform(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Decided(_) => self.decided += 1,
-                Effect::Write { write, .. } => self.write(write),
-                Effect::Scrape { .. } => {
-                    // Everything came through activators; they reported it.
-                    self.send(Event::Scraped(key(), Some(Stat::default())));
-                }
-                Effect::Probe { .. } => self.send(Event::Probed(key(), self.activator_answers)),
-            }
-        }
-    }
-
-    fn next_version(&mut self) -> String {
-        self.version += 1;
-        self.version.to_string()
-    }
-
-    fn write(&mut self, write: Write) {
-        let away = || "the API server is away".to_owned();
-        match (self.broken, &write) {
-            (Some("scale"), Write::Scale { .. }) => return self.send(Event::Wrote(key(), Written::Scale(Err(away())))),
-            (Some("status"), Write::Status(_)) => return self.send(Event::Wrote(key(), Written::Status(Err(away())))),
-            (Some("forgets"), Write::Status(_)) => {
-                self.status_writes += 1;
-                return self.send(Event::Wrote(key(), Written::Status(Ok(Box::new(self.pa.clone())))));
-            }
-            _ => {}
-        }
-        match write {
-            Write::Scale { replicas, .. } => {
-                self.scales.push((self.second(), replicas));
-                self.version += 1;
-                self.send(Event::Wrote(key(), Written::Scale(Ok((replicas, self.version)))));
-                self.set_replicas(replicas);
-            }
-            Write::CreateSks(sks) => self.set_sks(*sks),
-            Write::PatchSks(spec) => {
-                let mut sks = self.sks.clone().unwrap();
-                sks.spec = *spec;
-                self.set_sks(sks);
-            }
-            Write::CreateMetric(metric) => self.send(Event::Wrote(key(), Written::Metric(Ok(metric)))),
-            Write::PatchMetric(_) => panic!("the metric does not change here"),
-            Write::Status(status) => {
-                self.status_writes += 1;
-                self.pa.status = Some(*status);
-                self.pa.metadata.resource_version = Some(self.next_version());
-                self.send(Event::Wrote(key(), Written::Status(Ok(Box::new(self.pa.clone())))));
-            }
-        }
-    }
-
-    /// The network controller, in no time.
-    fn set_sks(&mut self, mut sks: ServerlessService) {
-        self.modes.push(sks.spec.mode.clone().unwrap());
-        let set = conditions::ConditionSet { dependents: &["EndpointsPopulated"] };
-        let mut status = ServerlessServiceStatus {
-            service_name: Some("rev".into()),
-            private_service_name: Some("rev-private".into()),
-            ..sks.status.take().unwrap_or_default()
-        };
-        let mut editor = set.manage(&mut status.conditions, self.now.timestamp());
-        editor.initialize().mark_true("EndpointsPopulated");
-        match sks.spec.mode.as_deref() {
-            Some("Proxy") => editor.mark_true("ActivatorEndpointsPopulated"),
-            _ => editor.mark_false("ActivatorEndpointsPopulated", "ServeMode", "x"),
-        };
-        sks.status = Some(status);
-        sks.metadata.resource_version = Some(self.next_version());
-        self.sks = Some(sks.clone());
-        self.send(Event::Wrote(key(), Written::Sks(Ok(Box::new(sks)))));
-    }
-
-    fn set_replicas(&mut self, replicas: i32) {
-        self.replicas = replicas;
-        self.version += 1;
-        let target = Key::new("ns", "rev-deployment");
-        self.send(Event::Target(Change::Applied((target, replicas, self.version))));
-        for i in 0..replicas {
-            self.pods.entry(i).or_insert(self.now.plus(self.pod_start));
-        }
-        for (pod, _) in self.pods.split_off(&replicas) {
-            self.ready = self.ready.min(replicas);
-            self.send(Event::Pod(Change::Deleted(Key::new("ns", &format!("rev-{pod}")))));
-        }
-    }
-
-    fn pods_get_ready(&mut self) {
-        let due: Vec<i32> = self.pods.iter().filter(|(_, at)| **at <= self.now).map(|(pod, _)| *pod).collect();
-        for pod in due {
-            if pod >= self.ready {
-                self.ready = pod + 1;
-                self.send(Event::Pod(Change::Applied(PodView {
-                    pod: Key::new("ns", &format!("rev-{pod}")),
-                    revision: key(),
-                    address: Some([127, 0, 0, 1].into()),
-                    started: self.now,
-                    phase: Some(PodPhase::Ready),
-                })));
-            }
-        }
-    }
-
-    fn report(&mut self, concurrency: f64, count: f64) {
-        let stat = Stat { average_concurrent_requests: concurrency, request_count: count, ..Stat::default() };
-        let message = WireStatMessage { namespace: "ns".into(), name: "rev".into(), stat: Some(stat) };
-        self.send(Event::Frame(WireStatMessages { messages: vec![message] }));
-    }
-
-    /// Lets `seconds` pass in steps of 100 ms; at each whole second the activator reports what `load` says, if anything.
-    fn run(&mut self, seconds: i64, mut load: impl FnMut(i64) -> Option<(f64, f64)>) {
-        let end = self.second() + seconds;
-        while self.second() < end {
-            let before = self.second();
-            self.now = self.now.plus(Duration::from_millis(100));
-            self.pods_get_ready();
-            let mut effects = Vec::new();
-            self.engine.run_due(self.now, usize::MAX, &mut effects);
-            self.perform(effects);
-            if self.second() > before
-                && let Some((concurrency, count)) = load(self.second())
-            {
-                self.report(concurrency, count);
-            }
-        }
-    }
-
-    fn idle(&mut self, seconds: i64) {
-        self.run(seconds, |_| None);
-    }
-
-    fn active(&self) -> (&str, &str) {
-        let status = self.pa.status.as_ref().unwrap();
-        let c = conditions::get(&status.conditions, "Active").unwrap();
-        (c.status.as_str(), c.reason.as_deref().unwrap_or(""))
-    }
-}
+use api::settings;
+use autoscaler::decider::{Change, Event, Kind, Settings};
+use world::{World, key};
 
 #[test]
 fn a_new_revision_without_load_goes_to_zero_to_the_second() {
@@ -480,6 +231,7 @@ fn other_classes_are_left_alone() {
     world.start(settings::Autoscaler::default());
     world.run(30, |_| Some((500.0, 500.0)));
     assert!(world.scales.is_empty() && world.modes.is_empty() && world.status_writes == 0);
+    assert_eq!(world.horizontal.last(), Some(&key()), "a HorizontalPodAutoscaler has it");
 }
 
 #[test]
@@ -534,4 +286,27 @@ fn a_server_that_does_not_take_a_status_is_not_flooded() {
     world.idle(30);
     assert_eq!(world.pa.status, before);
     assert!((2..60).contains(&world.status_writes), "{}", world.status_writes);
+}
+
+#[test]
+fn s33_a_report_at_zero_is_decided_without_a_tick() {
+    let mut world = World::new(&[]);
+    world.start(settings::Autoscaler::default());
+    world.idle(200);
+    world.report(0.0, 0.0);
+    assert_eq!(world.replicas, 0, "nothing is in flight");
+    world.report(1.0, 1.0);
+    assert_eq!(world.scales.last(), Some(&(200, 1)));
+}
+
+#[test]
+fn s44_silence_is_no_load_only_where_activators_see_everything() {
+    // Always in the path: silence means none. Else: nothing is decided before something is known.
+    for (burst, desired) in [("-1", 0), ("0", -1)] {
+        let mut world = World::new(&[("target-burst-capacity", burst)]);
+        world.frozen = true;
+        world.start(settings::Autoscaler::default());
+        world.idle(100);
+        assert_eq!(world.engine.explain(&key()).unwrap().desired, desired, "burst {burst}");
+    }
 }

@@ -46,6 +46,21 @@ impl Cluster {
         self.api_server.apply(objects::ENDPOINTS, &revision.name(), objects::endpoints(revision, pods));
     }
 
+    /// An object of any kind, by the path of its list in all namespaces.
+    pub(crate) fn object(&self, list: &str, name: &str, object: serde_json::Value) {
+        self.api_server.apply(list, name, object);
+    }
+
+    /// Paths of what was written since they were taken last, and when.
+    pub(crate) fn take_writes(&self) -> Vec<(std::time::Instant, String)> {
+        self.api_server.take_writes()
+    }
+
+    /// Waits for the next write.
+    pub(crate) async fn written(&self) {
+        self.api_server.written().await;
+    }
+
     /// What a client of the API server reads to find it.
     pub(crate) fn write_kubeconfig(&self, path: &Path) -> io::Result<()> {
         let server = format!("http://{}", self.api_server.address);

@@ -4,6 +4,7 @@
 //! that is not installed is named and left out, never replaced by an old figure. `benches/README.md` keeps the tables.
 
 mod activator;
+mod autoscaler;
 mod backend;
 mod cluster;
 mod cold_start;
@@ -56,6 +57,8 @@ struct Cli {
 enum Bench {
     /// The door beside a relay, HAProxy, nginx, Envoy: CPU, latency, memory, two threads, many revisions.
     Activator,
+    /// Revisions by the ten thousand: CPU and memory of the active, bytes of the idle, time from a report to its write.
+    Autoscaler,
     /// From a request to a sleeping service until its first byte, by phase; warm latency; memory of each process.
     ColdStart,
     /// A Service from its create until it is ready: API writes, time; 5,000 Services: memory, changes.
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
     }
     let cli = Cli::parse();
     let report = match cli.name {
+        Bench::Autoscaler => autoscaler::run(cli.quick)?,
         Bench::ColdStart => cold_start::run(cli.quick)?,
         Bench::Activator => hop::run(&activator::PLAN, cli.quick, &cli.only, &cli.steps)?,
         Bench::Control => control::run(cli.quick)?,

@@ -33,6 +33,12 @@ pub enum Command {
     Autoscaler,
     /// Run the controller alone, as on a cluster (settings from the environment).
     Controller,
+    /// Repeat the decisions of a saved decision log (GET /debug/decisions/NAMESPACE/REVISION of an autoscaler) and show
+    /// the first that comes out otherwise.
+    Replay {
+        /// The log.
+        file: PathBuf,
+    },
     /// Owns the processes of `up`'s pods, so that none outlives it. Started by `up`.
     #[command(name = "__keeper", hide = true)]
     Keeper,

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(options) => on_one_thread(local::up::run(*options)),
         Command::Hello => on_one_thread(local::hello::run()),
+        Command::Replay { file } => return replay(&file),
         Command::Keeper => local::keeper::main().map_err(Into::into),
         Command::Activator { flags } => return activator::main_with(flags),
         Command::QueueProxy => return queue_proxy::main_from_env(),
@@ -24,6 +25,21 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dormouse: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what a replay found; fails where a decision differs.
+fn replay(file: &std::path::Path) -> ExitCode {
+    let found = std::fs::read(file).map_err(anyhow::Error::from).and_then(|log| Ok(autoscaler::replay::replay(&log)?));
+    match found {
+        Ok(found) => {
+            println!("{found}");
+            if found.difference.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("dormouse: {}: {error:#}", file.display());
             ExitCode::FAILURE
         }
     }

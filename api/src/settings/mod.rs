@@ -11,6 +11,7 @@ mod deployment;
 mod domain;
 mod features;
 mod gc;
+mod leader_election;
 mod network;
 mod observability;
 mod template;
@@ -23,6 +24,7 @@ pub use deployment::Deployment;
 pub use domain::{Domain, DomainSelector};
 pub use features::{Feature, Features};
 pub use gc::Gc;
+pub use leader_election::LeaderElection;
 pub use network::{MeshCompatibility, Network, TemplateValues};
 pub use observability::{DEFAULT_REQUEST_LOG_TEMPLATE, Metrics, Observability, Runtime, Tracing};
 

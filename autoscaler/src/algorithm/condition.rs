@@ -15,7 +15,8 @@ pub const SCALE_TARGET_INITIALIZED: &str = "ScaleTargetInitialized";
 /// The ServerlessService is ready.
 pub const SKS_READY: &str = "SKSReady";
 
-const SET: ConditionSet = ConditionSet { dependents: &[ACTIVE, SCALE_TARGET_INITIALIZED, SKS_READY] };
+/// A PodAutoscaler's conditions.
+pub const SET: ConditionSet = ConditionSet { dependents: &[ACTIVE, SCALE_TARGET_INITIALIZED, SKS_READY] };
 
 /// What the reconcile saw.
 #[derive(Debug, Clone, Copy)]

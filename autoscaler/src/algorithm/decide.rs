@@ -96,6 +96,19 @@ pub struct Decision {
     pub reasons: Reasons,
 }
 
+/// What earlier decisions have left for one decision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Before {
+    /// When panic began or was confirmed last.
+    pub panic_since: Option<Moment>,
+    /// Pods that panic holds.
+    pub max_panic_pods: i32,
+    /// Pods that the scale-down delay holds.
+    pub delayed: Option<i32>,
+    /// Pods that a restart holds, and until when.
+    pub hold: Option<(i32, Moment)>,
+}
+
 /// What one decision leaves for the next.
 #[derive(Debug, Clone, Default)]
 pub struct State {
@@ -129,6 +142,27 @@ impl State {
         self.in_panic()
             || self.hold.is_some_and(|(pods, _)| pods > desired)
             || self.delay.as_ref().is_some_and(|(_, window)| window.holds_above(desired))
+    }
+
+    /// What the next decision, at `now`, will find.
+    pub fn before(&self, scaling: &RevisionScaling, now: Moment) -> Before {
+        let delay = self.delay.as_ref().filter(|(made_for, _)| *made_for == scaling.scale_down_delay);
+        Before {
+            panic_since: self.panic_since,
+            max_panic_pods: self.max_panic_pods,
+            delayed: delay.and_then(|(_, window)| window.max_at(now)),
+            hold: self.hold,
+        }
+    }
+
+    /// A state that decides at `now` as the one did of which [`State::before`] spoke.
+    pub fn after(before: &Before, scaling: &RevisionScaling, now: Moment) -> Self {
+        let delay = before.delayed.map(|pods| {
+            let mut window = MaxWindow::new(scaling.scale_down_delay);
+            window.record(now, pods);
+            (scaling.scale_down_delay, window)
+        });
+        Self { panic_since: before.panic_since, max_panic_pods: before.max_panic_pods, delay, hold: before.hold }
     }
 
     fn update_panic(&mut self, over: bool, stable_window: Duration, now: Moment, reasons: &mut Reasons) {

@@ -5,6 +5,7 @@
 //! - [`sampling`]: which pods to ask for their load.
 //! - [`decide`]: load → wanted pods, spare capacity, and why.
 //! - [`bounds`]: min, max and initial scale.
+//! - [`keep_warm`]: pods kept although nobody asks.
 //! - [`zero`]: when the last pod may go.
 //! - [`activators`]: how many activators carry the revision.
 //! - [`condition`]: what the PodAutoscaler's status says about it.
@@ -13,6 +14,7 @@ pub mod activators;
 pub mod bounds;
 pub mod condition;
 pub mod decide;
+pub mod keep_warm;
 pub mod sampling;
 pub mod scaling;
 pub mod zero;

@@ -9,13 +9,14 @@ use api::{
         autoscaling::{self as keys, Annotation},
         serving,
     },
+    scaling::Extras,
     settings,
 };
 
 use crate::window::Weighting;
 
 /// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MetricKind {
     /// Requests in flight.
@@ -26,7 +27,7 @@ pub enum MetricKind {
 }
 
 /// Everything the rules need to know about a revision's settings.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RevisionScaling {
     /// What is measured.
     pub metric: MetricKind,
@@ -68,6 +69,9 @@ pub struct RevisionScaling {
     pub activator_capacity: f64,
     /// How long a revision may take to get ready.
     pub progress_deadline: Duration,
+    /// What is asked for beyond upstream.
+    #[serde(default)]
+    pub extras: Extras,
 }
 
 impl Default for RevisionScaling {
@@ -144,6 +148,8 @@ impl RevisionScaling {
                 .get(serving::PROGRESS_DEADLINE)
                 .and_then(|text| api::duration::parse(text).ok())
                 .unwrap_or(deployment.progress_deadline),
+            // Admission has told what is wrong with them.
+            extras: api::scaling::read(annotations).0,
         }
     }
 

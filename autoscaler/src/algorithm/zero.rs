@@ -36,6 +36,8 @@ pub struct Zero<'a> {
     pub proxy_wanted: bool,
     /// How long the activator has been the revision's backend.
     pub proxy_for: Duration,
+    /// The scale target is at zero already.
+    pub no_pods: bool,
 }
 
 /// Why the scale is or is not zero.
@@ -111,6 +113,10 @@ pub fn to_zero(z: &Zero<'_>) -> Outcome {
 
 fn inactive(z: &Zero<'_>) -> Outcome {
     let outcome = |apply, again_in, step| Outcome { scale: 0, apply, again_in, step };
+    if z.no_pods {
+        // Nothing is left to take away, so nobody need be asked.
+        return outcome(false, None, ZeroStep::Zero);
+    }
     let in_path = z.scaling.activator_always_in_path() || z.activator_in_path == Some(true);
     if !in_path {
         return outcome(false, None, ZeroStep::ActivatorNotInPath);
@@ -153,6 +159,7 @@ mod tests {
             activator_in_path: Some(true),
             proxy_wanted: false,
             proxy_for: Duration::ZERO,
+            no_pods: false,
         };
         edit(&mut z);
         let got = to_zero(&z);

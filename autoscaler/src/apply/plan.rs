@@ -41,6 +41,8 @@ pub struct View<'a> {
     pub replicas: Option<i32>,
     /// Whether a fresh probe reached an activator.
     pub activator_in_path: Option<bool>,
+    /// Pods kept warm now.
+    pub warm: i32,
 }
 
 /// An owned object that is not as it should be.
@@ -73,6 +75,13 @@ pub struct Plan {
     pub again_in: Option<Duration>,
     /// Whether to probe for an activator in the path.
     pub probe: bool,
+}
+
+impl Plan {
+    /// Whether everything is as it should be.
+    pub fn writes_nothing(&self) -> bool {
+        self.scale.is_none() && self.sks.is_none() && self.metric.is_none() && self.status.is_none() && !self.probe
+    }
 }
 
 /// Condition of a ServerlessService: activators are its backends.
@@ -139,7 +148,8 @@ fn scale(
     if view.desired < 0 && activity != Activity::Activating {
         return Plan { want: view.desired, ..Plan::default() };
     }
-    let (want, clamp) = bounds::clamp(view.desired, view.scaling, unreachable, condition::initialized(status));
+    let (want, clamp) =
+        bounds::clamp(view.desired, view.scaling, unreachable, condition::initialized(status), view.warm);
     let mut plan = Plan { want, clamp, ..Plan::default() };
     let mut apply = true;
     // An unknown wish (-1) of a revision that is getting ready is treated as a wish for none.
@@ -152,6 +162,7 @@ fn scale(
             activator_in_path: view.activator_in_path,
             proxy_wanted: sks.spec.mode.as_deref() == Some(MODE_PROXY),
             proxy_for: proxy_for(sks, now),
+            no_pods: view.replicas == Some(0),
         });
         plan.want = outcome.scale;
         plan.zero = Some(outcome.step);
@@ -174,7 +185,7 @@ fn proxy_for(sks: &ServerlessService, now: Moment) -> Duration {
 }
 
 /// Whether the ServerlessService is ready for its present spec; else its message.
-fn sks_ready(sks: &ServerlessService) -> Result<(), &str> {
+pub fn sks_ready(sks: &ServerlessService) -> Result<(), &str> {
     let Some(status) = &sks.status else { return Err("") };
     let ready = conditions::get(&status.conditions, conditions::READY);
     if status.observed_generation == sks.metadata.generation && ready.is_some_and(conditions::Condition::is_true) {

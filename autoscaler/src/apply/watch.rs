@@ -121,17 +121,29 @@ async fn watch<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    // The engine knows what exists; only ConfigMaps, which it does not keep, are remembered here.
     let mut known = HashSet::new();
+    let remembers = kind == Kind::Settings;
     let mut listed = HashSet::new();
+    let mut hashes = HashSet::new();
+    let mut lists = 0_u64;
     let mut stream = watcher(api, config).default_backoff().boxed();
     while let Some(event) = stream.next().await {
         let mut batch = Vec::new();
         match event {
-            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                hashes.clear();
+                lists += 1;
+            }
             Ok(watcher::Event::InitApply(object)) => {
                 let key = Key::of(&object);
-                known.insert(key.clone());
-                listed.insert(key);
+                if remembers {
+                    known.insert(key.clone());
+                    listed.insert(key);
+                } else if lists > 1 {
+                    hashes.insert(key.hashed());
+                }
                 batch.extend(to_event(Change::Applied(object)));
             }
             Ok(watcher::Event::InitDone) => {
@@ -142,10 +154,15 @@ async fn watch<K>(
                     batch.extend(to_event(Change::Deleted(key)));
                 }
                 listed = HashSet::new();
+                if !remembers && lists > 1 {
+                    batch.push(Event::Listed(kind, std::mem::take(&mut hashes)));
+                }
                 batch.push(Event::Synced(kind));
             }
             Ok(watcher::Event::Apply(object)) => {
-                known.insert(Key::of(&object));
+                if remembers {
+                    known.insert(Key::of(&object));
+                }
                 batch.extend(to_event(Change::Applied(object)));
             }
             Ok(watcher::Event::Delete(object)) => {

@@ -1,4 +1,4 @@
-//! A small HTTP/1 client for one request and a short answer: scrapes (with kept connections) and probes (without).
+//! A small HTTP/1 client for one request and a short answer: probes and queries. Pods have [`super::pod`].
 
 use std::{net::SocketAddr, time::Duration};
 

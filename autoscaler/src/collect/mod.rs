@@ -3,9 +3,12 @@
 
 pub mod http;
 mod load;
+pub mod mesh;
+pub mod pod;
 mod pods;
+pub mod prometheus;
 pub mod scrape;
 pub mod server;
 
 pub use load::{Load, is_plausible};
-pub use pods::{Counts, PodPhase, PodView, Pods};
+pub use pods::{Candidate, Counts, DELETION_COST, PodPhase, PodView, Pods};

@@ -24,6 +24,22 @@ pub struct PodView {
     pub started: Moment,
     /// What it counts as; `None` for pods that are over.
     pub phase: Option<PodPhase>,
+    /// Its `controller.kubernetes.io/pod-deletion-cost`; 0 where there is none.
+    pub deletion_cost: i32,
+}
+
+/// Annotation: of two pods the one with the lower number is taken away first.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// A ready pod, as whoever marks the idlest needs it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Candidate {
+    /// Name.
+    pub name: String,
+    /// Where it reports.
+    pub address: IpAddr,
+    /// Its mark.
+    pub deletion_cost: i32,
 }
 
 /// What a pod counts as.
@@ -63,6 +79,12 @@ impl PodView {
             address: status.and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok()),
             started: started.map(|t| Moment::from_timestamp(t.0)).unwrap_or_default(),
             phase,
+            deletion_cost: pod
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(DELETION_COST)?.parse().ok())
+                .unwrap_or(0),
         })
     }
 }
@@ -131,6 +153,26 @@ impl Pods {
         counts
     }
 
+    /// Ready pods to choose from when some are to go; at most `limit`, else none: a choice among a part of them would
+    /// be no choice.
+    pub fn candidates(&self, revision: &Key, limit: usize) -> Vec<Candidate> {
+        let pods = self.by_revision.get(revision).into_iter().flat_map(BTreeMap::values);
+        let ready: Vec<Candidate> = pods
+            .filter(|pod| pod.phase == Some(PodPhase::Ready))
+            .filter_map(|pod| {
+                let name = pod.pod.name().to_owned();
+                Some(Candidate { name, address: pod.address?, deletion_cost: pod.deletion_cost })
+            })
+            .take(limit + 1)
+            .collect();
+        if ready.len() > limit { Vec::new() } else { ready }
+    }
+
+    /// Pods that are not among these, by [`Key::hashed`].
+    pub fn others(&self, listed: &std::collections::HashSet<u64>) -> Vec<Key> {
+        self.revision_of.keys().filter(|pod| !listed.contains(&pod.hashed())).cloned().collect()
+    }
+
     /// Start and address of each ready pod.
     pub fn ready(&self, revision: &Key) -> Vec<(Moment, IpAddr)> {
         self.by_revision
@@ -154,6 +196,7 @@ mod tests {
             address: Some([127, 0, 0, 1].into()),
             started: Moment::default(),
             phase,
+            deletion_cost: 0,
         }
     }
 
@@ -173,5 +216,21 @@ mod tests {
             assert_eq!(pods.remove(&Key::new("ns", name)), Some(revision.clone()));
         }
         assert!(pods.by_revision.is_empty() && pods.revision_of.is_empty());
+    }
+
+    #[test]
+    fn s54_pods_of_another_revision_are_not_asked() {
+        let mut pods = Pods::default();
+        pods.apply(&pod("a", Some(PodPhase::Ready)));
+        let other = PodView { revision: Key::new("ns", "other"), ..pod("b", Some(PodPhase::Ready)) };
+        pods.apply(&other);
+        let elsewhere = PodView {
+            pod: Key::new("elsewhere", "c"),
+            revision: Key::new("elsewhere", "rev"),
+            ..pod("c", Some(PodPhase::Ready))
+        };
+        pods.apply(&elsewhere);
+        assert_eq!(pods.ready(&Key::new("ns", "rev")).len(), 1);
+        assert_eq!(pods.candidates(&Key::new("ns", "rev"), 9)[0].name, "a");
     }
 }

@@ -1,64 +1,71 @@
 //! The state machine over all revisions.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
-
-use api::{autoscaling::UNREACHABLE, stat::Stat};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     event::{Change, Effect, Event, Kind, Settings},
-    objects::{resolve, send, set_scaling, slim, target_key},
-    revision::Revision,
+    record::{Annotations, MetricRecord, Shared, SksRecord},
+    revision::{Live, Revision},
     schedule::Schedule,
+    send::send,
 };
 use crate::{
-    algorithm::{decide::differs, sampling},
-    apply::plan::{View, plan},
-    collect::{Counts, Load, Pods, is_plausible},
+    algorithm::{RevisionScaling, decide::differs, keep_warm},
+    apply::plan::{self, View, plan},
+    collect::{Counts, Pods},
     key::Key,
     ledger::{Account, Outcome},
     metrics::{Metrics, Number},
     moment::Moment,
-    ownership::Ownership,
+    ownership::{Held, Ownership},
 };
 
 /// Rhythm of decisions while load is remembered.
-const TICK: Duration = Duration::from_secs(2);
-/// Rhythm of scraping.
-const SCRAPE: Duration = Duration::from_secs(1);
-/// Least time between two decisions that a burst asks for.
-const BURST_GAP: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_secs(2);
 
 /// All revisions.
 pub struct Engine {
     pub(super) ownership: Ownership,
+    pub(super) held: Held,
     pub(super) settings: Arc<Settings>,
     pub(super) metrics: Metrics,
-    pub(super) revisions: HashMap<Key, Revision>,
+    pub(super) revisions: HashMap<Key, Box<Revision>>,
     pub(super) pods: Pods,
-    /// Replicas and resource version of each Deployment.
-    pub(super) targets: HashMap<Key, (i32, u64)>,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
+    /// Revisions to look at when there is time: settings changed, or everything was listed.
+    sweep: Vec<Key>,
     /// Kinds that are not listed yet.
-    unsynced: Vec<Kind>,
-    /// The revision that scales a Deployment.
+    pub(super) unsynced: Vec<Kind>,
+    pub(super) shared: Shared,
+    /// Annotations and `containerConcurrency` resolved with the present settings.
+    pub(super) resolved: HashMap<(Arc<Annotations>, i64), Arc<RevisionScaling>>,
+    /// Revisions of the HPA class.
+    pub(super) horizontal: HashSet<Key>,
+    /// The revision that scales a Deployment, where its name does not tell.
     pub(super) owner_of: HashMap<Key, Key>,
     /// Objects that came before their PodAutoscaler.
-    pub(super) orphan_sks: HashMap<Key, Arc<api::networking::ServerlessService>>,
-    pub(super) orphan_metrics: HashMap<Key, Arc<api::autoscaling::Metric>>,
+    pub(super) orphan_sks: HashMap<Key, SksRecord>,
+    pub(super) orphan_metrics: HashMap<Key, MetricRecord>,
+    /// Replicas and resource version of Deployments that came before.
+    pub(super) orphan_targets: HashMap<Key, (i32, u64)>,
 }
 
 impl Engine {
     /// Knows nothing yet and decides nothing before every [`Kind`] was [`Event::Synced`].
     pub fn new(ownership: Ownership, metrics: Metrics) -> Self {
         Self {
+            held: ownership.held(),
             ownership,
             settings: Arc::default(),
             metrics,
             revisions: HashMap::new(),
             pods: Pods::default(),
-            targets: HashMap::new(),
-            owner_of: HashMap::new(),
             schedule: Schedule::default(),
+            sweep: Vec::new(),
             unsynced: vec![
                 Kind::PodAutoscaler,
                 Kind::ServerlessService,
@@ -67,30 +74,42 @@ impl Engine {
                 Kind::Target,
                 Kind::Settings,
             ],
+            shared: Shared::default(),
+            resolved: HashMap::new(),
+            horizontal: HashSet::new(),
+            owner_of: HashMap::new(),
             orphan_sks: HashMap::new(),
             orphan_metrics: HashMap::new(),
+            orphan_targets: HashMap::new(),
         }
     }
 
     /// When [`Engine::run_due`] wants to be called next.
     pub fn next_due(&self) -> Option<Moment> {
-        self.schedule.next()
+        if self.sweep.is_empty() { self.schedule.next() } else { Some(Moment::MIN) }
     }
 
     /// Does what time alone makes due, for at most `limit` revisions so that events are not kept waiting.
     pub fn run_due(&mut self, now: Moment, limit: usize, out: &mut Vec<Effect>) {
         for _ in 0..limit {
-            let Some((due, key)) = self.schedule.pop(now) else { return };
-            let Some(revision) = self.revisions.get_mut(&key) else { continue };
-            if revision.due != Some(due) {
+            let Some((due, key)) = self.schedule.pop(now) else { break };
+            let Some(live) = self.revisions.get_mut(&key).and_then(|r| r.live.as_mut()) else { continue };
+            if live.due != Some(due) {
                 continue;
             }
-            revision.due = None;
-            if revision.scrape_at.is_some_and(|at| at <= now) {
+            live.due = None;
+            if live.scrape_at.is_some_and(|at| at <= now) {
                 self.scrape(&key, now, out);
             }
             self.tick_and_look(&key, now, out);
-            self.reschedule(&key);
+            self.reschedule(&key, now);
+        }
+        for _ in 0..limit {
+            let Some(key) = self.sweep.pop() else { break };
+            self.pods_changed(&key, now, out);
+        }
+        if self.sweep.is_empty() {
+            self.sweep = Vec::new();
         }
     }
 
@@ -99,24 +118,28 @@ impl Engine {
         match event {
             Event::Frame(frame) => {
                 for message in frame.messages {
-                    let Some(stat) = message.stat else { continue };
-                    let key = Key::new(&message.namespace, &message.name);
-                    self.report(&key, &stat, now, out);
+                    self.message(message, now, out);
                 }
             }
             Event::Scraped(key, stat) => self.scraped(&key, stat.as_ref(), now),
+            Event::Measured(key, value) => self.measured(&key, value, now),
             Event::PodAutoscaler(Change::Applied(pa)) => self.pod_autoscaler(*pa, now, out),
-            Event::PodAutoscaler(Change::Deleted(key)) => self.forget(&key),
-            Event::Sks(Change::Applied(sks)) => {
-                let key = Key::of(&*sks);
-                self.set_sks(&key, Some(slim(*sks)), now, out);
+            Event::PodAutoscaler(Change::Deleted(key)) => {
+                self.horizontal.remove(&key);
+                self.forget(&key);
             }
-            Event::Sks(Change::Deleted(key)) => self.set_sks(&key, None, now, out),
-            Event::Metric(Change::Applied(metric)) => {
-                let key = Key::of(&*metric);
-                self.set_metric(&key, Some(slim(*metric)), now, out);
+            Event::Fetched(key, pa) => {
+                if let Some(live) = self.revisions.get_mut(&key).and_then(|r| r.live.as_mut()) {
+                    live.in_flight.fetch = false;
+                }
+                if let Some(pa) = pa {
+                    self.pod_autoscaler(*pa, now, out);
+                }
             }
-            Event::Metric(Change::Deleted(key)) => self.set_metric(&key, None, now, out),
+            Event::Sks(Change::Applied(sks)) => self.set_sks(*sks, now, out),
+            Event::Sks(Change::Deleted(key)) => self.lose_sks(&key, now, out),
+            Event::Metric(Change::Applied(metric)) => self.set_metric(*metric, now, out),
+            Event::Metric(Change::Deleted(key)) => self.lose_metric(&key, now, out),
             Event::Pod(change) => {
                 let revision = match change {
                     Change::Applied(view) => self.pods.apply(&view),
@@ -126,40 +149,50 @@ impl Engine {
                     self.pods_changed(&key, now, out);
                 }
             }
-            Event::Target(Change::Applied((key, replicas, version))) => self.target(key, replicas, version, now, out),
-            Event::Target(Change::Deleted(key)) => {
-                self.targets.remove(&key);
-            }
+            Event::Target(Change::Applied((key, replicas, version))) => self.target(&key, replicas, version, now, out),
+            Event::Target(Change::Deleted(key)) => self.lose_target(&key),
+            Event::Listed(kind, listed) => self.listed(kind, &listed, now, out),
             Event::Synced(kind) => {
                 let before = self.unsynced.len();
                 self.unsynced.retain(|k| *k != kind);
                 if before > 0 && self.unsynced.is_empty() {
-                    for revision in self.revisions.values_mut().filter(|r| r.load.is_some()) {
-                        revision.tick_at = Some(now);
+                    self.orphan_sks.shrink_to_fit();
+                    self.orphan_metrics.shrink_to_fit();
+                    self.orphan_targets.shrink_to_fit();
+                    for live in self.revisions.values_mut().filter_map(|r| r.live.as_mut()) {
+                        if live.load.is_some() {
+                            live.tick_at = Some(now);
+                        }
                     }
                     self.all(now, out);
                 }
             }
             Event::Settings(settings) => {
                 self.settings = settings;
-                for revision in self.revisions.values_mut() {
-                    let scaling = resolve(&revision.pa, &self.settings);
-                    set_scaling(revision, scaling, now);
+                self.resolved.clear();
+                let keys: Vec<Key> = self.revisions.keys().cloned().collect();
+                for key in keys {
+                    self.resolve(&key, now);
                 }
                 self.all(now, out);
+                self.all_horizontal(out);
             }
             Event::Wrote(key, written) => self.wrote(&key, written, now, out),
             Event::Probed(key, in_path) => {
-                if let Some(revision) = self.revisions.get_mut(&key) {
-                    revision.in_flight.probe = false;
-                    revision.probe = Some((now, in_path));
+                if let Some(live) = self.revisions.get_mut(&key).and_then(|r| r.live.as_mut()) {
+                    live.in_flight.probe = false;
+                    live.probe = Some((now, in_path));
                     if in_path {
                         self.look(&key, now, out);
                     } else {
-                        revision.look_at = Some(now.plus(Duration::from_secs(1)));
+                        live.look_at = Some(now.plus(Duration::from_secs(1)));
                     }
-                    self.reschedule(&key);
+                    self.reschedule(&key, now);
                 }
+            }
+            Event::Held(held) => {
+                self.hold(held, now);
+                self.all_horizontal(out);
             }
             Event::Explain(key, reply) => {
                 // Whoever asked may have gone; that is theirs to know.
@@ -177,33 +210,93 @@ impl Engine {
             desired: revision.desired,
             ready: self.pods.counts(key).ready,
             outcome: revision.outcome,
-            panicking: revision.state.in_panic(),
-            decisions: revision.ledger.entries(),
+            panicking: revision.live.as_ref().is_some_and(|live| live.state.in_panic()),
+            decisions: revision.ledger.as_ref().map(|l| l.entries(&revision.scaling)).unwrap_or_default(),
         })
     }
 
+    /// Other buckets are held than before. What another process decided is in the status of each PodAutoscaler, and is
+    /// held for as long as it takes to know the load.
+    fn hold(&mut self, held: Held, now: Moment) {
+        let before = std::mem::replace(&mut self.held, held);
+        for (key, revision) in &mut self.revisions {
+            match (before.has(revision.bucket), held.has(revision.bucket)) {
+                (false, true) => {
+                    if let Some(state) = revision.begin(self.pods.counts(key).ready, now) {
+                        wake(revision, key, &self.metrics).state = state;
+                    }
+                    self.sweep.push(key.clone());
+                }
+                (true, false) => revision.live = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a revision is decided here.
+    pub(super) fn is_mine(&self, key: &Key) -> bool {
+        self.revisions.get(key).is_some_and(|revision| self.held.has(revision.bucket))
+    }
+
+    /// Looks at all: at those that are awake now, at those that sleep when there is time.
     fn all(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        let keys: Vec<Key> = self.revisions.keys().cloned().collect();
-        for key in keys {
+        let (awake, asleep): (Vec<_>, Vec<_>) =
+            self.revisions.iter().partition(|(_, revision)| revision.live.is_some() || revision.desired != 0);
+        let awake: Vec<Key> = awake.into_iter().map(|(key, _)| key.clone()).collect();
+        self.sweep = asleep.into_iter().map(|(key, _)| key.clone()).collect();
+        for key in awake {
             self.pods_changed(&key, now, out);
+        }
+    }
+
+    /// Forgets what is not listed any more.
+    fn listed(&mut self, kind: Kind, listed: &HashSet<u64>, now: Moment, out: &mut Vec<Effect>) {
+        let gone = |key: &Key| !listed.contains(&key.hashed());
+        let keys: Vec<Key> = match kind {
+            Kind::Pod => {
+                for pod in self.pods.others(listed) {
+                    if let Some(key) = self.pods.remove(&pod) {
+                        self.pods_changed(&key, now, out);
+                    }
+                }
+                return;
+            }
+            Kind::Settings => return,
+            Kind::Target => {
+                self.orphan_targets.retain(|key, _| !gone(key));
+                let mine = self.revisions.iter().filter_map(|(key, revision)| {
+                    revision.replicas.and(revision.pa.target(key)).map(|name| Key::new(key.namespace(), &name))
+                });
+                mine.filter(gone).collect()
+            }
+            _ => self.revisions.keys().filter(|key| gone(key)).cloned().collect(),
+        };
+        if kind == Kind::PodAutoscaler {
+            self.horizontal.retain(|key| !gone(key));
+        }
+        self.orphan_sks.retain(|key, _| kind != Kind::ServerlessService || !gone(key));
+        self.orphan_metrics.retain(|key, _| kind != Kind::Metric || !gone(key));
+        for key in keys {
+            match kind {
+                Kind::PodAutoscaler => self.forget(&key),
+                Kind::ServerlessService => self.lose_sks(&key, now, out),
+                Kind::Metric => self.lose_metric(&key, now, out),
+                _ => self.lose_target(&key),
+            }
         }
     }
 
     /// Pods came or went: start or stop scraping, look again.
     pub(super) fn pods_changed(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
         let counts = self.pods.counts(key);
+        if !self.is_mine(key) {
+            return;
+        }
         if let Some(revision) = self.revisions.get_mut(key) {
-            let scrapes = counts.ready > 0 && !revision.scaling.activator_always_in_path();
-            if !scrapes {
-                revision.scrape_at = None;
-            } else if revision.scrape_at.is_none() {
-                // A report lets the averages start as soon as a pod can take load.
-                revision.scrape_at = Some(now.plus(phase(key)));
+            if revision.live.is_some() || counts != Counts::default() {
+                wake(revision, key, &self.metrics);
+                self.set_scraping(key, counts, now);
             }
-            if revision.tick_at.is_none() && revision.needs_tick(now) {
-                revision.tick_at = Some(now.plus(TICK));
-            }
-            set_pod_metrics(revision, counts);
             // A reported load may have waited for the last list.
             self.tick_and_look(key, now, out);
             self.look_now(key, now, out);
@@ -212,69 +305,14 @@ impl Engine {
 
     pub(super) fn look_now(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
         self.look(key, now, out);
-        self.reschedule(key);
-    }
-
-    /// A report of an activator. Wakes a revision at zero at once; a burst beyond what is wanted is decided at once.
-    fn report(&mut self, key: &Key, stat: &Stat, now: Moment, out: &mut Vec<Effect>) {
-        let Some(revision) = self.revisions.get_mut(key) else {
-            self.metrics.unknown_stats.inc();
-            return;
-        };
-        let at = if stat.timestamp > 0 { Moment::from_seconds(stat.timestamp) } else { now };
-        if !record(revision, key, stat, at, now, &self.metrics) {
-            return;
-        }
-        let load = stat.average_concurrent_requests;
-        let asleep = revision.desired <= 0 && load != 0.0;
-        let burst = load > f64::from(revision.desired.max(1)) * revision.scaling.target;
-        if asleep {
-            revision.tick_at = Some(now);
-        } else if burst {
-            let earliest = revision.decided_at.map_or(now, |at| at.plus(BURST_GAP));
-            revision.tick_at = Some(revision.tick_at.map_or(earliest, |tick| tick.min(earliest)));
-        } else if revision.tick_at.is_none() {
-            revision.tick_at = Some(now.plus(TICK));
-        }
-        self.tick_and_look(key, now, out);
-        self.reschedule(key);
-    }
-
-    fn scraped(&mut self, key: &Key, stat: Option<&Stat>, now: Moment) {
-        let Some(revision) = self.revisions.get_mut(key) else { return };
-        revision.in_flight.scrape = false;
-        let Some(stat) = stat else { return };
-        if record(revision, key, stat, now, now, &self.metrics) && revision.tick_at.is_none() {
-            revision.tick_at = Some(now.plus(TICK));
-            self.reschedule(key);
-        }
-    }
-
-    /// Starts a round of scraping, unless the last is still under way.
-    fn scrape(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
-        let Some(revision) = self.revisions.get_mut(key) else { return };
-        let planned = revision.scrape_at.unwrap_or(now);
-        // Late or not, the rhythm stays; rounds that were missed altogether are left out.
-        let next = planned.plus(SCRAPE);
-        revision.scrape_at = Some(if next > now { next } else { now.plus(SCRAPE) });
-        if revision.in_flight.scrape {
-            return;
-        }
-        let window = revision.scaling.stable_window;
-        let old_since = now.minus(window);
-        let (order, wanted) = sampling::order(self.pods.ready(key), old_since, |pods| fastrand::shuffle(pods));
-        if wanted == 0 {
-            return;
-        }
-        revision.in_flight.scrape = true;
-        out.push(Effect::Scrape { key: key.clone(), order, wanted });
+        self.reschedule(key, now);
     }
 
     /// Decides if it is time to, and looks if the decision changed or it is time to.
-    fn tick_and_look(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
-        let Some(revision) = self.revisions.get_mut(key) else { return };
-        let ticks = revision.tick_at.is_some_and(|at| at <= now);
-        let looks = revision.look_at.is_some_and(|at| at <= now);
+    pub(super) fn tick_and_look(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+        let Some(live) = self.revisions.get_mut(key).and_then(|r| r.live.as_mut()) else { return };
+        let ticks = live.tick_at.is_some_and(|at| at <= now);
+        let looks = live.look_at.is_some_and(|at| at <= now);
         let changed = ticks && self.tick(key, now, out);
         if changed || looks {
             self.look(key, now, out);
@@ -285,32 +323,34 @@ impl Engine {
     fn tick(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) -> bool {
         let ready = self.pods.counts(key).ready;
         let Some(revision) = self.revisions.get_mut(key) else { return false };
+        let Some(live) = &mut revision.live else { return false };
+        live.tick_at = None;
         if !self.unsynced.is_empty() {
             // Pods that are not listed yet would look like none. The last list brings everybody back here.
-            revision.tick_at = None;
             return false;
         }
-        let reachable = revision.pa.spec.reachability.as_deref() != Some(UNREACHABLE);
-        let decided = revision.decide(ready, reachable, now);
-        if revision.load.as_ref().is_some_and(|load| load.is_empty(now)) {
-            revision.load = None;
+        super::load::assume_quiet(live, now);
+        let decided = revision.decide(ready, now);
+        let ticks = revision.needs_tick(now);
+        let Some(live) = &mut revision.live else { return false };
+        if live.load.as_ref().is_some_and(|load| load.is_empty(now)) {
+            live.load = None;
         }
-        revision.tick_at = None;
-        let Some((inputs, decision)) = decided else { return false };
+        let Some((left, inputs, decision)) = decided else { return false };
         let before = (revision.desired, revision.excess_burst_capacity);
         revision.desired = decision.desired;
         revision.excess_burst_capacity = decision.excess_burst_capacity;
-        revision.ledger.record(now, inputs, decision);
-        let metrics = &revision.metrics;
+        revision.ledger.get_or_insert_default().record(now, &revision.scaling, left, inputs, decision);
+        let metrics = &live.metrics;
         metrics.set_kind(revision.scaling.metric);
         metrics.set(Number::Desired, decision.desired);
         metrics.set(Number::Excess, decision.excess_burst_capacity);
-        metrics.set(Number::PanicMode, u8::from(revision.state.in_panic()));
+        metrics.set(Number::PanicMode, u8::from(live.state.in_panic()));
         metrics.set(Number::Stable, inputs.stable);
         metrics.set(Number::Panic, inputs.panic);
         metrics.set(Number::Target, revision.scaling.target);
-        if revision.needs_tick(now) {
-            revision.tick_at = Some(now.plus(TICK));
+        if ticks {
+            live.tick_at = Some(now.plus(TICK));
         }
         let changed = differs(before, &decision);
         if changed && before.0 != decision.desired {
@@ -327,72 +367,83 @@ impl Engine {
     }
 
     /// Compares what is wanted with what exists and sends the difference off.
-    fn look(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
-        if !self.unsynced.is_empty() {
+    pub(super) fn look(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+        if !self.unsynced.is_empty() || !self.is_mine(key) {
             return;
         }
-        let counts = self.pods.counts(key);
+        let ready = self.pods.counts(key).ready;
         let Some(revision) = self.revisions.get_mut(key) else { return };
-        let target = target_key(key, &revision.pa);
+        let (warm, warm_until) = kept_warm(revision, now);
+        let (pa, sks) = (revision.pa.object(key), revision.sks.as_ref().map(|sks| sks.object(key)));
+        let metric = revision.metric.as_ref().map(|metric| metric.object(key));
         let plan = plan(
             &View {
-                pa: &revision.pa,
-                sks: revision.sks.as_deref(),
-                metric: revision.metric.as_deref(),
+                pa: &pa,
+                sks: sks.as_ref(),
+                metric: metric.as_ref(),
                 scaling: &revision.scaling,
                 desired: revision.desired,
                 excess_burst_capacity: revision.excess_burst_capacity,
-                ready: counts.ready,
-                replicas: target.as_ref().and_then(|target| self.targets.get(target)).map(|(replicas, _)| *replicas),
-                activator_in_path: revision.fresh_probe(now),
+                ready,
+                replicas: revision.replicas.map(|(replicas, _)| replicas),
+                activator_in_path: revision.live.as_ref().and_then(|live| live.fresh_probe(now)),
+                warm,
             },
             now,
         );
-        let pauses = [revision.scale_backoff.pause(now), revision.backoff.pause(now)];
-        revision.look_at =
-            plan.again_in.map(|again| now.plus(again)).into_iter().chain(pauses.into_iter().flatten()).min();
-        if plan.want >= 0 {
-            revision.metrics.set(Number::Requested, plan.want);
-        }
         revision.outcome = Outcome { want: plan.want, bound: plan.clamp, scale_to_zero: plan.zero };
-        send(revision, key, target, counts, plan, now, out);
+        let creates =
+            matches!(plan.sks, Some(plan::Change::Create(_))) || matches!(plan.metric, Some(plan::Change::Create(_)));
+        if !creates && sks.is_some() && metric.is_some() {
+            revision.pa.drop_metadata();
+        }
+        if plan.writes_nothing() && plan.again_in.is_none() && warm_until.is_none() && revision.live.is_none() {
+            return;
+        }
+        let live = wake(revision, key, &self.metrics);
+        let pauses = [live.scale_backoff.pause(now), live.backoff.pause(now), warm_until];
+        live.look_at = plan.again_in.map(|again| now.plus(again)).into_iter().chain(pauses.into_iter().flatten()).min();
+        if plan.want >= 0 {
+            live.metrics.set(Number::Requested, plan.want);
+        }
+        if creates && !revision.pa.is_whole() {
+            // An owned object went: it is made again from labels and annotations that are not kept.
+            if let Some(live) = revision.live.as_mut().filter(|live| !live.in_flight.fetch) {
+                live.in_flight.fetch = true;
+                out.push(Effect::Fetch(key.clone()));
+            }
+            return;
+        }
+        send(revision, key, &self.pods, plan, now, out);
     }
 
-    /// Puts the earliest of a revision's wishes into the schedule.
-    fn reschedule(&mut self, key: &Key) {
+    /// Puts the earliest of a revision's wishes into the schedule, or puts it to rest if it has none.
+    pub(super) fn reschedule(&mut self, key: &Key, now: Moment) {
         let Some(revision) = self.revisions.get_mut(key) else { return };
-        let next = [revision.tick_at, revision.scrape_at, revision.look_at].into_iter().flatten().min();
-        if let Some(next) = next {
-            self.schedule.at(key, &mut revision.due, next);
+        let Some(live) = &mut revision.live else { return };
+        match live.next() {
+            Some(next) => self.schedule.at(key, &mut live.due, next),
+            None => revision.rest(now),
         }
     }
 }
 
-/// Adds a report to a revision's load; refuses implausible ones and says so once.
-fn record(revision: &mut Revision, key: &Key, stat: &Stat, at: Moment, now: Moment, metrics: &Metrics) -> bool {
-    if !is_plausible(stat) {
-        metrics.bad_stats.inc();
-        if !revision.warned_of_bad_stats {
-            revision.warned_of_bad_stats = true;
-            tracing::warn!(revision = %key, ?stat, "implausible report refused; further ones are only counted");
-        }
-        return false;
-    }
-    // A reporter's clock may run ahead; its future must not push the past out of the windows.
-    let at = at.min(now);
-    revision.load.get_or_insert_with(|| Box::new(Load::new(&revision.scaling))).record(at, stat);
-    true
+/// A revision's live part, made if it has none.
+pub(super) fn wake<'a>(revision: &'a mut Revision, key: &Key, metrics: &Metrics) -> &'a mut Live {
+    let Revision { live, pa, .. } = revision;
+    live.get_or_insert_with(|| {
+        Box::new(Live::new(metrics.revision([
+            key.namespace().to_owned(),
+            pa.service.to_string(),
+            pa.configuration.to_string(),
+            key.name().to_owned(),
+        ])))
+    })
 }
 
-fn set_pod_metrics(revision: &Revision, counts: Counts) {
-    revision.metrics.set(Number::Ready, counts.ready);
-    revision.metrics.set(Number::NotReady, counts.not_ready);
-    revision.metrics.set(Number::Pending, counts.pending);
-    revision.metrics.set(Number::Terminating, counts.terminating);
-}
-
-/// Spreads revisions over the second, so that scrapes do not come in bursts.
-fn phase(key: &Key) -> Duration {
-    let hash = key.as_str().bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
-    Duration::from_millis(hash % 1000)
+/// Pods kept warm now, and when that changes next.
+fn kept_warm(revision: &Revision, now: Moment) -> (i32, Option<Moment>) {
+    let (pods, change) = keep_warm::scheduled(&revision.scaling.extras.keep_warm, now);
+    let (due, until) = revision.idle_times.as_ref().map_or((false, None), |idle| idle.due(now));
+    (pods.max(i32::from(due)), change.into_iter().chain(until).min())
 }

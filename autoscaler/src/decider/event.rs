@@ -1,16 +1,21 @@
 //! What goes into the engine and what comes out of it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use api::{
     autoscaling::{Metric, MetricSpec, PodAutoscaler, PodAutoscalerStatus},
     networking::{ServerlessService, ServerlessServiceSpec},
     settings,
-    stat::{Stat, WireStatMessages},
+    stat::{Stat, WireStatMessage, WireStatMessages},
 };
 use tokio::sync::oneshot;
 
-use crate::{collect::PodView, key::Key, ledger::Account};
+use crate::{
+    collect::{Candidate, PodView, scrape::Round},
+    key::Key,
+    ledger::Account,
+    ownership::Held,
+};
 
 /// A watched object came, changed or went.
 #[derive(Debug)]
@@ -71,6 +76,14 @@ pub enum Event {
     Target(Change<(Key, i32, u64)>),
     /// Every object of a kind was listed once.
     Synced(Kind),
+    /// These buckets are held here from now on.
+    Held(Held),
+    /// A kind was listed anew and these exist, by [`Key::hashed`]: whatever else is known of it went unseen.
+    Listed(Kind, HashSet<u64>),
+    /// A PodAutoscaler that was asked for with all its labels and annotations; `None` where it is gone.
+    Fetched(Key, Option<Box<PodAutoscaler>>),
+    /// A number from another source of load; `None` where there was no answer.
+    Measured(Key, Option<f64>),
     /// Settings changed.
     Settings(Arc<Settings>),
     /// A write ended.
@@ -103,6 +116,8 @@ pub enum Write {
         target: String,
         /// Wanted replicas.
         replicas: i32,
+        /// Where pods are to go: those there are, of which the least busy are to be marked first.
+        candidates: Vec<Candidate>,
     },
     /// Create the ServerlessService.
     CreateSks(Box<ServerlessService>),
@@ -139,14 +154,27 @@ pub enum Effect {
         /// Whether a revision at zero waits for it.
         wakes: bool,
     },
-    /// Ask `wanted` of these pods for their load, in this order; answered with [`Event::Scraped`].
+    /// Ask some of these pods for their load; answered with [`Event::Scraped`].
     Scrape {
         /// Revision.
         key: Key,
-        /// Pods' addresses in the order to ask.
-        order: Vec<IpAddr>,
-        /// How many answers are wanted.
-        wanted: usize,
+        /// Whom, and how.
+        round: Round,
+    },
+    /// Hand a report on to the holder of its bucket.
+    Forward(u8, WireStatMessage),
+    /// Look after a revision that a HorizontalPodAutoscaler scales.
+    Horizontal(Key, Arc<Settings>),
+    /// Read a PodAutoscaler whole; answered with [`Event::Fetched`].
+    Fetch(Key),
+    /// Ask another source for the load; answered with [`Event::Measured`].
+    Measure {
+        /// Revision.
+        key: Key,
+        /// Where.
+        address: String,
+        /// What, in the source's language.
+        query: String,
     },
     /// Look for an activator in the path; answered with [`Event::Probed`].
     Probe {

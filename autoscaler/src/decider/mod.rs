@@ -6,9 +6,12 @@
 
 mod engine;
 mod event;
+mod load;
 mod objects;
+mod record;
 mod revision;
 mod schedule;
+mod send;
 
 pub use engine::Engine;
 pub use event::{Change, Effect, Event, Kind, ProbeTarget, Settings, Write, Written};

@@ -1,18 +1,14 @@
-//! What the engine remembers of one revision.
+//! What the engine remembers of one revision: little while it sleeps ([`Revision`]), more while something happens
+//! ([`Live`]).
 
 use std::{hash::Hasher, sync::Arc, time::Duration};
 
-use api::{
-    autoscaling::{Metric, PodAutoscaler},
-    networking::ServerlessService,
-};
-
+use super::record::{self, MetricRecord, PaRecord, SksRecord};
 use crate::{
     algorithm::{
         Decision, Inputs, RevisionScaling, State,
-        condition::{self},
-        decide,
-        decide::initial_excess_burst_capacity,
+        decide::{self, Before, initial_excess_burst_capacity},
+        keep_warm::IdleTimes,
         zero::Activity,
     },
     collect::Load,
@@ -21,7 +17,7 @@ use crate::{
     moment::Moment,
 };
 
-/// Writes under way; one of a sort at a time, so that they cannot overtake each other.
+/// Work under way; one of a sort at a time, so that they cannot overtake each other.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     pub(super) scale: bool,
@@ -30,6 +26,14 @@ pub(super) struct InFlight {
     pub(super) status: bool,
     pub(super) scrape: bool,
     pub(super) probe: bool,
+    pub(super) fetch: bool,
+}
+
+impl InFlight {
+    fn any(&self) -> bool {
+        let Self { scale, sks, metric, status, scrape, probe, fetch } = *self;
+        scale || sks || metric || status || scrape || probe || fetch
+    }
 }
 
 /// What was written last, to notice a server that does not take it: writing the same again and again would spin.
@@ -50,6 +54,10 @@ impl Echo {
         }
         self.0 = Some((hash, now));
         true
+    }
+
+    fn is_recent(&self, now: Moment) -> bool {
+        self.0.is_some_and(|(_, at)| now.since(at) < Self::GAP)
     }
 }
 
@@ -84,15 +92,29 @@ impl Backoff {
 
 /// One revision.
 pub(super) struct Revision {
-    pub(super) pa: Arc<PodAutoscaler>,
-    pub(super) sks: Option<Arc<ServerlessService>>,
-    pub(super) metric: Option<Arc<Metric>>,
+    /// Its bucket: who holds that decides.
+    pub(super) bucket: u8,
+    pub(super) pa: PaRecord,
+    pub(super) sks: Option<SksRecord>,
+    pub(super) metric: Option<MetricRecord>,
+    /// Replicas of the scale target, and its resource version.
+    pub(super) replicas: Option<(i32, u64)>,
     pub(super) scaling: Arc<RevisionScaling>,
-    pub(super) load: Option<Box<Load>>,
-    pub(super) state: State,
     /// Last decision's pods; -1 before the first.
     pub(super) desired: i32,
     pub(super) excess_burst_capacity: i32,
+    /// Outcome of the last look.
+    pub(super) outcome: Outcome,
+    pub(super) ledger: Option<Box<Ledger>>,
+    /// Only where idle times are learned.
+    pub(super) idle_times: Option<Box<IdleTimes>>,
+    pub(super) live: Option<Box<Live>>,
+}
+
+/// What is remembered only while something happens to a revision.
+pub(super) struct Live {
+    pub(super) load: Option<Box<Load>>,
+    pub(super) state: State,
     pub(super) decided_at: Option<Moment>,
     /// Last probe's end and answer.
     pub(super) probe: Option<(Moment, bool)>,
@@ -103,11 +125,14 @@ pub(super) struct Revision {
     pub(super) backoff: Backoff,
     /// Last writes of ServerlessService, Metric and status.
     pub(super) echoes: [Echo; 3],
-    /// Outcome of the last look.
-    pub(super) outcome: Outcome,
     pub(super) warned_of_bad_stats: bool,
-    pub(super) ledger: Ledger,
     pub(super) metrics: RevisionMetrics,
+    /// When an activator reported last.
+    pub(super) reported_at: Option<Moment>,
+    /// Rounds of scraping in a row in which pods had nothing that activators had not reported.
+    pub(super) quiet_rounds: u8,
+    /// Up to when a measured value was recorded.
+    pub(super) measured_at: Option<Moment>,
     /// The moment of this revision's valid entry in the schedule.
     pub(super) due: Option<Moment>,
     pub(super) tick_at: Option<Moment>,
@@ -115,45 +140,22 @@ pub(super) struct Revision {
     pub(super) look_at: Option<Moment>,
 }
 
-/// A probe's answer is believed for this long; the last pod goes only on a fresh one.
-const PROBE_FRESH: Duration = Duration::from_secs(1);
-
-impl Revision {
-    pub(super) fn new(
-        pa: Arc<PodAutoscaler>,
-        scaling: Arc<RevisionScaling>,
-        ready: i32,
-        metrics: RevisionMetrics,
-        now: Moment,
-    ) -> Self {
-        let status = pa.status.as_ref();
-        let wanted = status.and_then(|s| s.desired_scale).unwrap_or(-1);
-        let activity = status.map(|s| condition::activity(&s.conditions).0);
-        // What an earlier process decided is still in the status; only a revision never seen starts from its pods.
-        let (state, desired) = match wanted {
-            1.. => (State::resumed(wanted, now.plus(scaling.stable_window)), -1),
-            0 if activity == Some(Activity::Inactive) => (State::default(), 0),
-            _ => (State::started(ready, now), -1),
-        };
+impl Live {
+    pub(super) fn new(metrics: RevisionMetrics) -> Self {
         Self {
-            excess_burst_capacity: initial_excess_burst_capacity(&scaling),
-            pa,
-            sks: None,
-            metric: None,
-            scaling,
             load: None,
-            state,
-            desired,
+            state: State::default(),
             decided_at: None,
             probe: None,
             in_flight: InFlight::default(),
             scale_backoff: Backoff::default(),
             backoff: Backoff::default(),
             echoes: Default::default(),
-            outcome: Outcome::default(),
             warned_of_bad_stats: false,
-            ledger: Ledger::default(),
             metrics,
+            reported_at: None,
+            quiet_rounds: 0,
+            measured_at: None,
             due: None,
             tick_at: None,
             scrape_at: None,
@@ -161,14 +163,69 @@ impl Revision {
         }
     }
 
+    /// The earliest of its wishes.
+    pub(super) fn next(&self) -> Option<Moment> {
+        [self.tick_at, self.scrape_at, self.look_at].into_iter().flatten().min()
+    }
+
     /// Whether a probe answered lately, and how.
     pub(super) fn fresh_probe(&self, now: Moment) -> Option<bool> {
         self.probe.filter(|(at, _)| now.since(*at) < PROBE_FRESH).map(|(_, in_path)| in_path)
     }
 
+    /// Whether nothing here would be missed.
+    fn is_at_rest(&self, now: Moment) -> bool {
+        self.next().is_none()
+            && !self.in_flight.any()
+            && self.load.is_none()
+            && !self.state.holds_back(0)
+            && self.scale_backoff.pause(now).is_none()
+            && self.backoff.pause(now).is_none()
+            && !self.echoes.iter().any(|echo| echo.is_recent(now))
+    }
+}
+
+/// A probe's answer is believed for this long; the last pod goes only on a fresh one.
+const PROBE_FRESH: Duration = Duration::from_secs(1);
+
+impl Revision {
+    /// A revision about which nothing is decided yet.
+    pub(super) fn new(pa: PaRecord, scaling: Arc<RevisionScaling>, bucket: u8) -> Self {
+        Self {
+            bucket,
+            excess_burst_capacity: initial_excess_burst_capacity(&scaling),
+            pa,
+            sks: None,
+            metric: None,
+            replicas: None,
+            scaling,
+            desired: -1,
+            outcome: Outcome::default(),
+            ledger: None,
+            idle_times: None,
+            live: None,
+        }
+    }
+
+    /// Begins to decide about it. The state to begin with goes into its [`Live`], if it needs one.
+    pub(super) fn begin(&mut self, ready: i32, now: Moment) -> Option<State> {
+        let wanted = record::wanted(&self.pa);
+        let activity = record::activity(&self.pa).map(|(activity, _)| activity);
+        self.live = None;
+        self.excess_burst_capacity = initial_excess_burst_capacity(&self.scaling);
+        // What an earlier process decided is still in the status; only a revision never seen starts from its pods.
+        let (state, desired) = match wanted {
+            1.. => (Some(State::resumed(wanted, now.plus(self.scaling.stable_window))), -1),
+            0 if activity == Some(Activity::Inactive) => (None, 0),
+            _ => (Some(State::started(ready, now)), -1),
+        };
+        self.desired = desired;
+        state
+    }
+
     /// Averages over both windows; `None` while there is nothing to decide on.
-    pub(super) fn averages(&self, now: Moment) -> Option<(f64, f64)> {
-        match &self.load {
+    fn averages(&self, now: Moment) -> Option<(f64, f64)> {
+        match self.live.as_ref().and_then(|live| live.load.as_ref()) {
             Some(load) if !load.is_empty(now) => Some(load.averages(self.scaling.metric, now)),
             // All traffic comes through activators, and they say nothing: there is none.
             _ => self.scaling.activator_always_in_path().then_some((0.0, 0.0)),
@@ -176,17 +233,39 @@ impl Revision {
     }
 
     /// Decides; `None` while there is nothing to decide on.
-    pub(super) fn decide(&mut self, ready: i32, reachable: bool, now: Moment) -> Option<(Inputs, Decision)> {
+    pub(super) fn decide(&mut self, ready: i32, now: Moment) -> Option<(Before, Inputs, Decision)> {
         let (stable, panic) = self.averages(now)?;
-        let inputs = Inputs { stable, panic, ready, reachable };
-        let decision = decide(&self.scaling, &mut self.state, inputs, now)?;
-        self.decided_at = Some(now);
-        Some((inputs, decision))
+        let inputs = Inputs { stable, panic, ready, reachable: self.pa.reachable() };
+        let live = self.live.as_mut()?;
+        let before = live.state.before(&self.scaling, now);
+        let decision = decide::decide(&self.scaling, &mut live.state, inputs, now)?;
+        live.decided_at = Some(now);
+        Some((before, inputs, decision))
     }
 
     /// Whether a later look at the same load could decide otherwise.
     pub(super) fn needs_tick(&self, now: Moment) -> bool {
-        let remembers = self.load.as_ref().is_some_and(|load| !load.is_empty(now));
-        remembers || self.scaling.activator_always_in_path() && (self.desired != 0 || self.state.holds_back(0))
+        let Some(live) = &self.live else { return false };
+        let remembers = live.load.as_ref().is_some_and(|load| !load.is_empty(now));
+        remembers || self.scaling.activator_always_in_path() && (self.desired != 0 || live.state.holds_back(0))
+    }
+
+    /// Lets go of what a revision at rest does not need.
+    pub(super) fn rest(&mut self, now: Moment) {
+        if self.desired == 0 && self.live.as_ref().is_some_and(|live| live.is_at_rest(now)) {
+            self.live = None;
+            if let Some(ledger) = &mut self.ledger {
+                ledger.shrink();
+            }
+        }
+    }
+
+    /// Whether activators see all of its requests, as far as anybody knows: they carry it, or they report load for it
+    /// right now. Then pods that had nothing to add need not be asked every second.
+    pub(super) fn is_reported_by_activators(&self, now: Moment) -> bool {
+        /// Activators report once a second.
+        const LATELY: Duration = Duration::from_secs(3);
+        let reported = self.live.as_ref().and_then(|live| live.reported_at);
+        self.sks.as_ref().is_some_and(SksRecord::is_proxy) || reported.is_some_and(|at| now.since(at) < LATELY)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::moment::Moment;
 
 /// How much older seconds count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weighting {
     /// All the same.

@@ -37,6 +37,12 @@ impl MaxWindow {
         self.falling.front().is_some_and(|(_, max)| *max > value)
     }
 
+    /// The maximum of what the window at `now` holds, if anything.
+    pub fn max_at(&self, now: Moment) -> Option<i32> {
+        let oldest = now.seconds().div_euclid(SLOT_SECONDS) - self.slots;
+        self.falling.iter().find(|(slot, _)| *slot > oldest).map(|(_, max)| *max)
+    }
+
     fn record_slot(&mut self, slot: i64, value: i32) -> i32 {
         while self.falling.front().is_some_and(|(s, _)| *s <= slot - self.slots) {
             self.falling.pop_front();

@@ -7,6 +7,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
+    time::Instant,
 };
 
 use anyhow::bail;
@@ -28,8 +29,8 @@ const PAGE: usize = 500;
 struct Kind {
     /// JSON by name.
     objects: BTreeMap<String, Rc<str>>,
-    /// What has happened: resource version and the line a watch says.
-    log: Vec<(u64, Rc<str>)>,
+    /// What has happened: resource version, the word for it, and the object.
+    log: Vec<(u64, &'static str, Rc<str>)>,
 }
 
 #[derive(Default)]
@@ -42,6 +43,9 @@ struct Store {
 struct Shared {
     store: RefCell<Store>,
     changed: Notify,
+    /// Paths of writes, with the time of each, until somebody takes them.
+    writes: RefCell<Vec<(Instant, String)>>,
+    wrote: Notify,
 }
 
 /// Serves on this thread until dropped.
@@ -65,9 +69,23 @@ impl ApiServer {
                 let shared = Rc::clone(&ours);
                 // A client that goes away in the middle is no news.
                 connections.spawn_local(async move { serve(stream, &shared).await.ok() });
+                while connections.try_join_next().is_some() {}
             }
         });
         Ok(Self { address, shared, serving: serving.abort_handle() })
+    }
+
+    /// Writes since they were taken last.
+    pub(super) fn take_writes(&self) -> Vec<(Instant, String)> {
+        std::mem::take(&mut self.shared.writes.borrow_mut())
+    }
+
+    /// Waits for the next write.
+    pub(super) async fn written(&self) {
+        let wrote = self.shared.wrote.notified();
+        if self.shared.writes.borrow().is_empty() {
+            wrote.await;
+        }
     }
 
     /// Creates or replaces an object; watches hear of it.
@@ -80,7 +98,7 @@ impl ApiServer {
         let kind = store.kinds.entry(list.to_owned()).or_default();
         let known = kind.objects.insert(name.to_owned(), Rc::clone(&text)).is_some();
         let event = if known { "MODIFIED" } else { "ADDED" };
-        kind.log.push((version, format!("{{\"type\":\"{event}\",\"object\":{text}}}\n").into()));
+        kind.log.push((version, event, text));
         drop(store);
         self.shared.changed.notify_waiters();
     }
@@ -125,17 +143,79 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
         };
         let target = String::from_utf8_lossy(head.path()).into_owned();
         let length = head.length + head.content_length;
+        let writes: [&[u8]; 3] = [b"PATCH ", b"POST ", b"PUT "];
+        if writes.iter().any(|method| head.first_line.starts_with(method)) {
+            if bytes.len() < length {
+                if stream.read_buf(&mut bytes).await? == 0 {
+                    return Ok(());
+                }
+                continue;
+            }
+            let body: Value = serde_json::from_slice(&bytes[head.length..length])?;
+            bytes.drain(..length);
+            let body = write(shared, &target, body);
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(body.as_bytes()).await?;
+            continue;
+        }
         bytes.drain(..length.min(bytes.len()));
         let asked = Asked::parse(&target);
         if asked.query.get("watch").is_some_and(|value| matches!(*value, "true" | "1")) {
             return watch(stream, shared, &asked).await;
         }
         let body = answer(&shared.store.borrow(), &asked);
+        // Leases are not kept: whoever looks for one makes it anew.
+        let status = if asked.path.contains("/leases/") { "404 Not Found" } else { "200 OK" };
         let head =
-            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(body.as_bytes()).await?;
     }
+}
+
+/// A merge patch of one level of an object or of its status, a scale, or a new object: as much as an autoscaler writes.
+fn write(shared: &Shared, target: &str, body: Value) -> String {
+    let path = target.split('?').next().unwrap_or_default();
+    if !path.contains("/leases") {
+        shared.writes.borrow_mut().push((Instant::now(), path.to_owned()));
+        shared.wrote.notify_waiters();
+    }
+    let mut store = shared.store.borrow_mut();
+    store.version += 1;
+    let version = store.version;
+    // Lists here are of all namespaces.
+    let path = match path.split_once("/namespaces/").and_then(|(api, rest)| Some((api, rest.split_once('/')?.1))) {
+        Some((api, rest)) => format!("{api}/{rest}"),
+        None => path.to_owned(),
+    };
+    if let Some(path) = path.strip_suffix("/scale") {
+        return json!({ "apiVersion": "autoscaling/v1", "kind": "Scale",
+            "metadata": { "name": path.rsplit('/').next(), "namespace": "default", "resourceVersion": version.to_string() },
+            "spec": { "replicas": body[0]["value"] } })
+        .to_string();
+    }
+    let path = path.trim_end_matches("/status");
+    let found = path.rsplit_once('/').and_then(|(list, name)| {
+        let text = store.kinds.get(list)?.objects.get(name)?;
+        Some((list.to_owned(), name.to_owned(), serde_json::from_str::<Value>(text).ok()?))
+    });
+    let Some((list, name, mut object)) = found else {
+        return body.to_string();
+    };
+    for (field, value) in body.as_object().into_iter().flatten() {
+        object[field] = value.clone();
+    }
+    object["metadata"]["resourceVersion"] = json!(version.to_string());
+    let text: Rc<str> = object.to_string().into();
+    if let Some(kind) = store.kinds.get_mut(&list) {
+        kind.objects.insert(name, Rc::clone(&text));
+        kind.log.push((version, "MODIFIED", Rc::clone(&text)));
+    }
+    drop(store);
+    shared.changed.notify_waiters();
+    text.to_string()
 }
 
 /// A page of a list, or one object; a ConfigMap that it knows nothing of is empty; the server's version.
@@ -143,6 +223,11 @@ fn answer(store: &Store, asked: &Asked<'_>) -> String {
     if asked.path == "/version" {
         return json!({ "major": "1", "minor": "34", "gitVersion": "v1.34.0", "gitCommit": "", "gitTreeState": "",
             "buildDate": "", "goVersion": "", "compiler": "", "platform": "" })
+        .to_string();
+    }
+    if asked.path.contains("/leases/") {
+        return json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "message": "none",
+            "code": 404 })
         .to_string();
     }
     let one = asked.path.rsplit_once('/').and_then(|(list, name)| store.kinds.get(list)?.objects.get(name));
@@ -186,8 +271,9 @@ async fn watch(mut stream: TcpStream, shared: &Shared, asked: &Asked<'_>) -> any
         changed.as_mut().enable();
         let mut chunk = String::new();
         if let Some(kind) = shared.store.borrow().kinds.get(asked.path) {
-            let new = &kind.log[kind.log.partition_point(|(version, _)| *version <= seen)..];
-            for (version, line) in new {
+            let new = &kind.log[kind.log.partition_point(|(version, ..)| *version <= seen)..];
+            for (version, event, object) in new {
+                let line = format!("{{\"type\":\"{event}\",\"object\":{object}}}\n");
                 let _ = write!(chunk, "{:x}\r\n{line}\r\n", line.len());
                 seen = *version;
             }

@@ -10,6 +10,7 @@ use api::{
         autoscaling::{self as keys, Annotation, HPA_CLASS, KPA_CLASS},
         serving,
     },
+    scaling as extras,
     settings::Autoscaler,
 };
 
@@ -60,13 +61,34 @@ pub fn activation(map: &Map) -> Errors {
         .collect()
 }
 
+/// Autoscaler annotations of a revision template that upstream's does not have.
+pub fn scaling_extras(map: &Map) -> Errors {
+    let (_, problems) = extras::read(map);
+    problems
+        .into_iter()
+        .map(|problem| {
+            let (key, why) = (&problem.key, problem.wrong.to_string());
+            match problem.wrong {
+                extras::Wrong::UnknownKey => Errors::invalid_key(key, SELF, &why),
+                _ => Errors::invalid_because(&problem.value, key, &why),
+            }
+        })
+        .collect()
+}
+
 /// Where annotations of a revision do nothing they must not stand.
 pub fn no_revision_settings(map: &Map) -> Errors {
     let misplaced = |prefix: &'static str, word: &str| -> Errors {
         let why = format!(r#"{word} annotations must be put under "spec.template.metadata.annotations" to work"#);
         map.keys().filter(|key| key.starts_with(prefix)).map(|key| Errors::invalid_key(key, SELF, &why)).collect()
     };
-    [misplaced(GROUP, "autoscaling"), misplaced(activation::PREFIX, "activator")].into_iter().collect()
+    [
+        misplaced(GROUP, "autoscaling"),
+        misplaced(activation::PREFIX, "activator"),
+        misplaced(extras::PREFIX, "autoscaler"),
+    ]
+    .into_iter()
+    .collect()
 }
 
 /// `serving.knative.dev/rollout-duration` and the like: whole seconds, not negative.
@@ -363,6 +385,18 @@ mod tests {
         assert_eq!(of("queue-timeout", "2h"), "expected 1ms <= 2h <= 1h: queue-timeout");
         assert_eq!(of("fair-share", "me"), "invalid value: me: fair-share\nwant ip, or header:NAME");
         assert_eq!(of("queue-size", "1"), "invalid key name \"queue-size\": \nthere is no such annotation");
+    }
+
+    #[test]
+    fn annotations_beyond_upstream_are_judged_too() {
+        let of = |key: &str, v: &str| {
+            let key = format!("{}{key}", extras::PREFIX);
+            super::scaling_extras(&Map::from([(key, v.into())])).to_string().replace(extras::PREFIX, "")
+        };
+        assert_eq!(of("keep-warm", "0 7 * * 1-5 for 11h min 2"), "");
+        assert_eq!(of("learned-keep-warm", "yes"), "invalid value: yes: learned-keep-warm\nwant true or false");
+        assert!(of("prometheus-query", "up").ends_with("means nothing without prometheus-address"));
+        assert_eq!(of("keep-cold", "1"), "invalid key name \"keep-cold\": \nthere is no such annotation");
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub(super) fn revision(object: &mut Value, context: &Context<'_>) -> Errors {
     let mut metadata = object_metadata(object);
     metadata.add(annotations::scaling(&notes, &context.settings.autoscaler).via("annotations"));
     metadata.add(annotations::activation(&notes).via("annotations"));
+    metadata.add(annotations::scaling_extras(&notes).via("annotations"));
     metadata.add(label_has_owner(object, labels::CONFIGURATION, "Configuration").via("labels"));
     let mut errors = metadata.via("metadata");
     let spec = get(object, &["spec"]);
@@ -204,6 +205,7 @@ fn template(object: &Value, settings: &Settings) -> Errors {
     let notes = texts(template, &["metadata", "annotations"]);
     let mut about = annotations::scaling(&notes, &settings.autoscaler);
     about.add(annotations::activation(&notes));
+    about.add(annotations::scaling_extras(&notes));
     about.add(annotations::queue_sidecar(&notes));
     about.add(annotations::progress_deadline(&notes));
     let mut errors = revision_spec(get(template, &["spec"]), settings).via("spec");

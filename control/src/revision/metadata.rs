@@ -40,7 +40,8 @@ pub fn autoscaler_annotations(revision: &Revision) -> Map {
 
 /// Annotations of the Deployment: scaling settings are the PodAutoscaler's, a change there must not roll pods.
 pub fn deployment_annotations(revision: &Revision) -> Map {
-    owner::without(revision.annotations(), |key| is_bookkeeping(key) || key.starts_with("autoscaling.knative.dev"))
+    let scales = |key: &str| key.starts_with("autoscaling.knative.dev") || key.starts_with(api::scaling::PREFIX);
+    owner::without(revision.annotations(), |key| is_bookkeeping(key) || scales(key))
 }
 
 /// Annotations of the pods.
