@@ -99,7 +99,7 @@ fn live(arrivals: &[i64], policy: &Policy<'_>) -> Year {
     let scaling = RevisionScaling::default();
     // A stable window without load; with the default burst capacity an activator has been in the path all along, so
     // that the last pod need not wait for it.
-    let stays = scaling.stable_window.as_secs() as i64;
+    let stays = scaling.stable_window.as_secs().cast_signed();
     let mut idle = IdleTimes::default();
     let mut year = Year { wakes: 0, pod_seconds: 0 };
     let mut there = false;
