@@ -12,6 +12,8 @@ use tokio::{
     net::TcpStream,
 };
 
+/// Room for an answer as they mostly are.
+const FIRST_READ: usize = 512;
 /// Longest answer: head and report.
 const MAX_ANSWER: usize = 2048;
 /// Most lines of a head.
@@ -60,15 +62,15 @@ impl Pod {
     async fn exchange(&mut self, request: &[u8]) -> Result<(Stat, bool), Error> {
         let io = |error| Error::Io(self.address, error);
         self.stream.write_all(request).await.map_err(io)?;
-        let mut bytes = [0; MAX_ANSWER];
-        let mut filled = 0;
+        // On the heap, and only now: thousands of these wait for their turn, and a buffer in each would be most of it.
+        let mut bytes = Vec::with_capacity(FIRST_READ);
         loop {
-            let read = self.stream.read(bytes.get_mut(filled..).unwrap_or_default()).await.map_err(io)?;
-            filled += read;
-            let answer = parse(bytes.get(..filled).unwrap_or_default())?;
-            match answer {
+            let read = self.stream.read_buf(&mut bytes).await.map_err(io)?;
+            match parse(&bytes)? {
                 Some(answer) => return Ok(answer),
-                None if read == 0 => return Err(Error::NoStat("it ends too early, or is too long".to_owned())),
+                None if read == 0 || bytes.len() > MAX_ANSWER => {
+                    return Err(Error::NoStat("it ends too early, or is too long".to_owned()));
+                }
                 None => {}
             }
         }

@@ -374,8 +374,8 @@ impl Engine {
         let ready = self.pods.counts(key).ready;
         let Some(revision) = self.revisions.get_mut(key) else { return };
         let (warm, warm_until) = kept_warm(revision, now);
-        let (pa, sks) = (revision.pa.object(key), revision.sks.as_ref().map(|sks| sks.object(key)));
-        let metric = revision.metric.as_ref().map(|metric| metric.object(key));
+        let (pa, sks) = (revision.pa.object(key), revision.sks.as_ref().map(|sks| sks.object(key, &revision.pa)));
+        let metric = revision.metric.as_ref().map(|metric| metric.object(key, &revision.pa));
         let plan = plan(
             &View {
                 pa: &pa,
@@ -434,8 +434,8 @@ pub(super) fn wake<'a>(revision: &'a mut Revision, key: &Key, metrics: &Metrics)
     live.get_or_insert_with(|| {
         Box::new(Live::new(metrics.revision([
             key.namespace().to_owned(),
-            pa.service.to_string(),
-            pa.configuration.to_string(),
+            pa.service(key),
+            pa.configuration(key),
             key.name().to_owned(),
         ])))
     })

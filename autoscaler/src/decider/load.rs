@@ -185,7 +185,7 @@ impl Engine {
         }
         if let Some(source) = &scaling.extras.prometheus {
             live.in_flight.scrape = true;
-            let query = source.query_for(key.namespace(), &pa.service, &pa.configuration, key.name());
+            let query = source.query_for(key.namespace(), &pa.service(key), &pa.configuration(key), key.name());
             out.push(Effect::Measure { key: key.clone(), address: source.address.clone(), query });
             return;
         }

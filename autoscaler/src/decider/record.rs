@@ -21,6 +21,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::ObjectMeta;
 use uuid::Uuid;
 
+use api::hash::fnv1a;
+
 use crate::{key::Key, moment::Moment};
 
 /// Text, kept once.
@@ -59,7 +61,6 @@ impl<T: Eq + Hash> Pool<T> {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     annotations: Pool<Annotations>,
-    text: Pool<String>,
     pa_specs: Pool<PaSpec>,
     sks_specs: Pool<SksSpec>,
     conditions: Pool<Vec<Saying>>,
@@ -114,30 +115,43 @@ impl Conditions {
     }
 }
 
-/// A name, mostly the revision's with something after it.
+/// A name, mostly the revision's with something after it, or the beginning of it; or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Name {
-    After(&'static str),
+    /// By [`NONE`], by the place of an ending in [`ENDINGS`], or by [`PREFIX`] plus the length of a beginning.
+    Told(u32),
     Other(Box<str>),
 }
 
-const ENDINGS: [&str; 3] = ["", "-private", "-deployment"];
+const ENDINGS: [&str; 3] = ["", "-private", USUAL_TARGET];
+const NONE: Name = Name::Told(255);
+const PREFIX: u32 = 256;
 
 impl Name {
-    fn of(name: &str, key: &Key) -> Self {
+    fn of(name: Option<&str>, key: &Key) -> Self {
+        let Some(name) = name else { return NONE };
         let ending = name.strip_prefix(key.name());
-        match ending.and_then(|ending| ENDINGS.into_iter().find(|known| *known == ending)) {
-            Some(ending) => Self::After(ending),
-            None => Self::Other(name.into()),
+        if let Some(nth) = ending.and_then(|ending| ENDINGS.iter().position(|known| *known == ending)) {
+            return Self::Told(nth as u32);
         }
+        if !name.is_empty() && key.name().starts_with(name) {
+            return Self::Told(PREFIX + name.len() as u32);
+        }
+        Self::Other(name.into())
     }
 
-    fn text(&self, key: &Key) -> String {
+    fn text(&self, key: &Key) -> Option<String> {
         match self {
-            Self::After(ending) => [key.name(), ending].concat(),
-            Self::Other(name) => name.to_string(),
+            Self::Told(code) if *code >= PREFIX => key.name().get(..(*code - PREFIX) as usize).map(str::to_owned),
+            Self::Told(nth) => ENDINGS.get(*nth as usize).map(|ending| [key.name(), ending].concat()),
+            Self::Other(name) => Some(name.to_string()),
         }
     }
+}
+
+/// Enough of a uid to tell two of them apart.
+fn uid_hash(metadata: &ObjectMeta) -> u64 {
+    metadata.uid.as_deref().map_or(0, |uid| fnv1a(uid.as_bytes()))
 }
 
 /// A uid: sixteen bytes where it is a UUID as Kubernetes writes them.
@@ -176,8 +190,8 @@ struct PaSpec {
 struct PaStatus {
     observed_generation: Option<i64>,
     conditions: Conditions,
-    service_name: Option<Name>,
-    metrics_service_name: Option<Name>,
+    service_name: Name,
+    metrics_service_name: Name,
     desired_scale: Option<i32>,
     actual_scale: Option<i32>,
 }
@@ -196,31 +210,30 @@ pub(super) struct PaRecord {
     uid: Option<Uid>,
     generation: Option<i64>,
     spec: Arc<PaSpec>,
-    target: Option<Name>,
+    target: Name,
     status: Option<Box<PaStatus>>,
     /// What decides: the annotations that are read here.
     annotations: Arc<Annotations>,
     metadata: Option<Box<Metadata>>,
     /// Name of the service and of the configuration, for metrics.
-    pub(super) service: Arc<String>,
-    pub(super) configuration: Arc<String>,
+    service: Name,
+    configuration: Name,
 }
 
 impl PaRecord {
     pub(super) fn of(key: &Key, pa: PodAutoscaler, shared: &mut Shared) -> Self {
         let PodAutoscaler { metadata, spec, status } = pa;
-        let mut label = |name: &str| {
-            shared.text.share(metadata.labels.as_ref().and_then(|l| l.get(name)).cloned().unwrap_or_default())
-        };
-        let (service, configuration) = (label(serving::SERVICE), label(serving::CONFIGURATION));
+        let label = |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+        let (service, configuration) =
+            (Name::of(label(serving::SERVICE), key), Name::of(label(serving::CONFIGURATION), key));
         let kept = metadata.annotations.iter().flatten().filter(|(key, _)| is_read(key));
         let kept: Annotations = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
         let status = status.map(|status| {
             Box::new(PaStatus {
                 observed_generation: status.observed_generation,
                 conditions: Conditions::of(status.conditions, shared),
-                service_name: status.service_name.map(|name| Name::of(&name, key)),
-                metrics_service_name: status.metrics_service_name.map(|name| Name::of(&name, key)),
+                service_name: Name::of(status.service_name.as_deref(), key),
+                metrics_service_name: Name::of(status.metrics_service_name.as_deref(), key),
                 desired_scale: status.desired_scale,
                 actual_scale: status.actual_scale,
             })
@@ -229,7 +242,7 @@ impl PaRecord {
             version: version(&metadata),
             uid: metadata.uid.as_deref().map(Uid::of),
             generation: metadata.generation,
-            target: spec.scale_target_ref.name.as_deref().map(|name| Name::of(name, key)),
+            target: Name::of(spec.scale_target_ref.name.as_deref(), key),
             spec: shared.pa_specs.share(PaSpec {
                 container_concurrency: spec.container_concurrency,
                 target_api_version: spec.scale_target_ref.api_version,
@@ -247,7 +260,6 @@ impl PaRecord {
 
     /// The object, as far as it is kept.
     pub(super) fn object(&self, key: &Key) -> PodAutoscaler {
-        let name = |name: &Name| name.text(key);
         PodAutoscaler {
             metadata: ObjectMeta {
                 name: Some(key.name().to_owned()),
@@ -271,8 +283,8 @@ impl PaRecord {
             status: self.status.as_ref().map(|status| PodAutoscalerStatus {
                 observed_generation: status.observed_generation,
                 conditions: status.conditions.list(),
-                service_name: status.service_name.as_ref().map(name),
-                metrics_service_name: status.metrics_service_name.as_ref().map(name),
+                service_name: status.service_name.text(key),
+                metrics_service_name: status.metrics_service_name.text(key),
                 desired_scale: status.desired_scale,
                 actual_scale: status.actual_scale,
             }),
@@ -283,7 +295,7 @@ impl PaRecord {
         ObjectRef {
             api_version: self.spec.target_api_version.clone(),
             kind: self.spec.target_kind.clone(),
-            name: self.target.as_ref().map(|name| name.text(key)),
+            name: self.target.text(key),
         }
     }
 
@@ -310,17 +322,27 @@ impl PaRecord {
 
     /// Name of the scale target.
     pub(super) fn target(&self, key: &Key) -> Option<String> {
-        self.target.as_ref().map(|name| name.text(key))
+        self.target.text(key)
     }
 
     /// Whether the scale target's name follows from the revision's, so that the revision can be found by it.
     pub(super) fn target_is_usual(&self) -> bool {
-        matches!(self.target, Some(Name::After(ending)) if ending == USUAL_TARGET)
+        self.target == Name::Told(2)
     }
 
     /// Name of the public Service, once there is one.
     pub(super) fn service_name(&self, key: &Key) -> Option<String> {
-        self.status.as_ref()?.service_name.as_ref().map(|name| name.text(key)).filter(|name| !name.is_empty())
+        self.status.as_ref()?.service_name.text(key).filter(|name| !name.is_empty())
+    }
+
+    /// Name of the service, for metrics and queries.
+    pub(super) fn service(&self, key: &Key) -> String {
+        self.service.text(key).unwrap_or_default()
+    }
+
+    /// Name of the configuration, for metrics and queries.
+    pub(super) fn configuration(&self, key: &Key) -> String {
+        self.configuration.text(key).unwrap_or_default()
     }
 
     /// Whether labels and annotations are all here, as making an owned object needs them.
@@ -356,19 +378,19 @@ struct SksSpec {
 struct SksStatus {
     observed_generation: Option<i64>,
     conditions: Conditions,
-    service_name: Option<Name>,
-    private_service_name: Option<Name>,
+    service_name: Name,
+    private_service_name: Name,
 }
 
 /// A ServerlessService.
 #[derive(Debug)]
 pub(super) struct SksRecord {
     version: u64,
-    uid: Option<Uid>,
-    controller: Option<Uid>,
+    uid: u64,
+    controller: Option<u64>,
     generation: Option<i64>,
     spec: Arc<SksSpec>,
-    target: Option<Name>,
+    target: Name,
     num_activators: Option<i32>,
     status: Option<Box<SksStatus>>,
 }
@@ -376,13 +398,12 @@ pub(super) struct SksRecord {
 impl SksRecord {
     pub(super) fn of(key: &Key, sks: ServerlessService, shared: &mut Shared) -> Self {
         let ServerlessService { metadata, spec, status } = sks;
-        let name = |name: String| Name::of(&name, key);
         Self {
             version: version(&metadata),
-            uid: metadata.uid.as_deref().map(Uid::of),
+            uid: uid_hash(&metadata),
             controller: controller(&metadata),
             generation: metadata.generation,
-            target: spec.object_ref.name.map(name),
+            target: Name::of(spec.object_ref.name.as_deref(), key),
             num_activators: spec.num_activators,
             spec: shared.sks_specs.share(SksSpec {
                 mode: spec.mode,
@@ -394,24 +415,23 @@ impl SksRecord {
                 Box::new(SksStatus {
                     observed_generation: status.observed_generation,
                     conditions: Conditions::of(status.conditions, shared),
-                    service_name: status.service_name.map(name),
-                    private_service_name: status.private_service_name.map(name),
+                    service_name: Name::of(status.service_name.as_deref(), key),
+                    private_service_name: Name::of(status.private_service_name.as_deref(), key),
                 })
             }),
         }
     }
 
     /// The object, as far as it is kept.
-    pub(super) fn object(&self, key: &Key) -> ServerlessService {
-        let name = |name: &Name| name.text(key);
+    pub(super) fn object(&self, key: &Key, pa: &PaRecord) -> ServerlessService {
         ServerlessService {
-            metadata: metadata(key, self.version, self.uid.as_ref(), self.controller.as_ref(), self.generation),
+            metadata: metadata(key, self.version, self.controller, pa, self.generation),
             spec: ServerlessServiceSpec {
                 mode: self.spec.mode.clone(),
                 object_ref: ObjectRef {
                     api_version: self.spec.target_api_version.clone(),
                     kind: self.spec.target_kind.clone(),
-                    name: self.target.as_ref().map(name),
+                    name: self.target.text(key),
                 },
                 protocol_type: self.spec.protocol_type.clone(),
                 num_activators: self.num_activators,
@@ -419,8 +439,8 @@ impl SksRecord {
             status: self.status.as_ref().map(|status| ServerlessServiceStatus {
                 observed_generation: status.observed_generation,
                 conditions: status.conditions.list(),
-                service_name: status.service_name.as_ref().map(name),
-                private_service_name: status.private_service_name.as_ref().map(name),
+                service_name: status.service_name.text(key),
+                private_service_name: status.private_service_name.text(key),
             }),
         }
     }
@@ -440,10 +460,10 @@ impl SksRecord {
 #[derive(Debug)]
 pub(super) struct MetricRecord {
     version: u64,
-    uid: Option<Uid>,
-    controller: Option<Uid>,
+    uid: u64,
+    controller: Option<u64>,
     windows: (i64, i64),
-    scrape_target: Option<Name>,
+    scrape_target: Name,
 }
 
 impl MetricRecord {
@@ -451,17 +471,17 @@ impl MetricRecord {
         let Metric { metadata, spec, .. } = metric;
         Self {
             version: version(&metadata),
-            uid: metadata.uid.as_deref().map(Uid::of),
+            uid: uid_hash(&metadata),
             controller: controller(&metadata),
             windows: (spec.stable_window, spec.panic_window),
-            scrape_target: (!spec.scrape_target.is_empty()).then(|| Name::of(&spec.scrape_target, key)),
+            scrape_target: Name::of(Some(spec.scrape_target.as_str()).filter(|name| !name.is_empty()), key),
         }
     }
 
     /// The object, as far as it is kept.
-    pub(super) fn object(&self, key: &Key) -> Metric {
+    pub(super) fn object(&self, key: &Key, pa: &PaRecord) -> Metric {
         Metric {
-            metadata: metadata(key, self.version, self.uid.as_ref(), self.controller.as_ref(), None),
+            metadata: metadata(key, self.version, self.controller, pa, None),
             spec: MetricSpec {
                 stable_window: self.windows.0,
                 panic_window: self.windows.1,
@@ -473,7 +493,7 @@ impl MetricRecord {
 
     /// The private Service, or nothing.
     pub(super) fn scrape_target(&self, key: &Key) -> String {
-        self.scrape_target.as_ref().map(|name| name.text(key)).unwrap_or_default()
+        self.scrape_target.text(key).unwrap_or_default()
     }
 
     /// Whether this is an older state of the same object than `known`.
@@ -482,26 +502,23 @@ impl MetricRecord {
     }
 }
 
-fn controller(metadata: &ObjectMeta) -> Option<Uid> {
+fn controller(metadata: &ObjectMeta) -> Option<u64> {
     let mut owners = metadata.owner_references.iter().flatten();
-    owners.find(|owner| owner.controller == Some(true)).map(|owner| Uid::of(&owner.uid))
+    owners.find(|owner| owner.controller == Some(true)).map(|owner| fnv1a(owner.uid.as_bytes()))
 }
 
-fn metadata(
-    key: &Key,
-    version: u64,
-    uid: Option<&Uid>,
-    controller: Option<&Uid>,
-    generation: Option<i64>,
-) -> ObjectMeta {
-    let owner =
-        |uid: &Uid| vec![OwnerReference { uid: uid.text(), controller: Some(true), ..OwnerReference::default() }];
+/// Metadata as far as anybody here looks at it; of a controller that is not the revision's it says just that.
+fn metadata(key: &Key, version: u64, controller: Option<u64>, pa: &PaRecord, generation: Option<i64>) -> ObjectMeta {
+    let uid = pa.uid.as_ref().map(Uid::text).unwrap_or_default();
+    let owner = controller.map(|controller| {
+        let uid = if controller == fnv1a(uid.as_bytes()) { uid } else { "another".to_owned() };
+        vec![OwnerReference { uid, controller: Some(true), ..OwnerReference::default() }]
+    });
     ObjectMeta {
         name: Some(key.name().to_owned()),
         namespace: Some(key.namespace().to_owned()),
         resource_version: Some(version.to_string()),
-        uid: uid.map(Uid::text),
-        owner_references: controller.map(owner),
+        owner_references: owner,
         generation,
         ..ObjectMeta::default()
     }
@@ -565,9 +582,38 @@ mod tests {
                     "privateServiceName": "rev-private" },
             }))
             .unwrap();
-            sks.metadata.owner_references = None;
-            assert_eq!(SksRecord::of(&key, sks.clone(), &mut shared).object(&key), sks);
+            let ours = OwnerReference { uid: uid.to_owned(), controller: Some(true), ..OwnerReference::default() };
+            for owner in [
+                None,
+                Some(ours),
+                Some(OwnerReference { uid: "another".into(), controller: Some(true), ..OwnerReference::default() }),
+            ] {
+                sks.metadata.owner_references = owner.map(|owner| vec![owner]);
+                let back = SksRecord::of(&key, sks.clone(), &mut shared).object(&key, &record);
+                sks.metadata.uid = None;
+                assert_eq!(back, sks);
+            }
         }
+    }
+
+    #[test]
+    fn names_that_follow_from_the_revisions_own_take_no_room() {
+        let key = Key::new("ns", "hello-00001");
+        for (name, told) in [
+            (Some("hello-00001"), true),
+            (Some("hello-00001-private"), true),
+            (Some("hello-00001-deployment"), true),
+            (Some("hello"), true),
+            (Some(""), false),
+            (Some("hello-00001-x"), false),
+            (Some("other"), false),
+            (None, true),
+        ] {
+            let kept = Name::of(name, &key);
+            assert_eq!(matches!(kept, Name::Told(_)), told, "{name:?}");
+            assert_eq!(kept.text(&key).as_deref(), name);
+        }
+        assert_eq!(std::mem::size_of::<Name>(), 16);
     }
 
     #[test]

@@ -153,7 +153,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
             }
             let body: Value = serde_json::from_slice(&bytes[head.length..length])?;
             bytes.drain(..length);
-            let body = write(shared, &target, body);
+            let body = write(shared, &target, &body);
             let head =
                 format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
             stream.write_all(head.as_bytes()).await?;
@@ -176,7 +176,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
 }
 
 /// A merge patch of one level of an object or of its status, a scale, or a new object: as much as an autoscaler writes.
-fn write(shared: &Shared, target: &str, body: Value) -> String {
+fn write(shared: &Shared, target: &str, body: &Value) -> String {
     let path = target.split('?').next().unwrap_or_default();
     if !path.contains("/leases") {
         shared.writes.borrow_mut().push((Instant::now(), path.to_owned()));
