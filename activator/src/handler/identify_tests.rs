@@ -227,3 +227,29 @@ fn a_connection_remembers_its_host_until_the_table_changes() {
     publish("b.example.com");
     assert!(!ask("a.example.com") && ask("b.example.com"), "another table too");
 }
+
+/// Two hosts may share a route, and a request may name none at all: lines are of the host that was asked for last.
+#[test]
+fn a_connection_remembers_nothing_of_a_request_without_a_host() {
+    let gateway = Gateway::new("", &json!([rule("*", "ExternalIP", &json!({}))]));
+    let memory = Memory::default();
+    let lines_for = |headers: &HeaderMap, uri: &Uri| {
+        let found = by_table(&gateway.table, Entrance::External, &memory, uri, headers, |_| 0).unwrap();
+        let Way::Split(split) = &found.way else { panic!("{found:?}") };
+        let mut host = None;
+        let make = |remembered: &HeaderValue| {
+            host = Some(remembered.clone());
+            proxy::Added::of(&HeaderMap::new(), true)
+        };
+        let had_lines = memory.lines(split, proxy::headers::Present::default(), make).is_some();
+        (had_lines, host)
+    };
+    for name in ["a.example.com", "b.example.com"] {
+        let asked = parts(name);
+        assert_eq!(lines_for(&asked.headers, &asked.uri), (true, Some(name.parse().unwrap())));
+        assert_eq!(lines_for(&asked.headers, &asked.uri), (true, None), "put together once");
+    }
+    // HTTP/1.0 knows no Host.
+    let (none, root) = (HeaderMap::new(), Uri::from_static("/"));
+    assert_eq!(lines_for(&none, &root), (false, None), "not those of the request before");
+}

@@ -49,13 +49,16 @@ impl Memory {
         known.filter(|known| known.host.as_bytes() == host).map(|known| Arc::clone(&known.route))
     }
 
-    /// Remembers where a host was found.
+    /// Remembers where a host was found, and forgets the one before in any case: they may share a route.
     pub fn keep(&self, table: &Table, headers: &HeaderMap, host: &[u8], route: &Arc<HostRoute>) {
         // Of h2 the authority is a part of the target, which is not kept for this.
-        if let Some(value) = headers.get(HOST).filter(|value| value.as_bytes() == host) {
-            let (host, route) = (value.clone(), Arc::clone(route));
-            *self.0.borrow_mut() = Some(Remembered { generation: table.generation(), host, route, lines: None });
-        }
+        let value = headers.get(HOST).filter(|value| value.as_bytes() == host);
+        *self.0.borrow_mut() = value.map(|value| Remembered {
+            generation: table.generation(),
+            host: value.clone(),
+            route: Arc::clone(route),
+            lines: None,
+        });
     }
 
     /// The lines for a request of this host that goes by this split; `make` puts them together, from the host and what
