@@ -20,6 +20,19 @@ pub(crate) struct Cluster {
     autoscaler: Autoscaler,
 }
 
+/// What a client of an API server reads to find it.
+pub(crate) fn write_kubeconfig(path: &Path, server: SocketAddr) -> io::Result<()> {
+    let server = format!("http://{server}");
+    let named = |key: &str, value: serde_json::Value| serde_json::json!([{ "name": "bench", key: value }]);
+    let config = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "bench",
+        "clusters": named("cluster", serde_json::json!({ "server": server })),
+        "users": named("user", serde_json::json!({})),
+        "contexts": named("context", serde_json::json!({ "cluster": "bench", "user": "bench" })),
+    });
+    fs::write(path, config.to_string())
+}
+
 impl Cluster {
     /// An empty cluster on free ports of loopback.
     pub(crate) fn start() -> io::Result<Self> {
@@ -63,15 +76,7 @@ impl Cluster {
 
     /// What a client of the API server reads to find it.
     pub(crate) fn write_kubeconfig(&self, path: &Path) -> io::Result<()> {
-        let server = format!("http://{}", self.api_server.address);
-        let named = |key: &str, value: serde_json::Value| serde_json::json!([{ "name": "bench", key: value }]);
-        let config = serde_json::json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "bench",
-            "clusters": named("cluster", serde_json::json!({ "server": server })),
-            "users": named("user", serde_json::json!({})),
-            "contexts": named("context", serde_json::json!({ "cluster": "bench", "user": "bench" })),
-        });
-        fs::write(path, config.to_string())
+        write_kubeconfig(path, self.api_server.address)
     }
 
     /// Waits until a load report has named this revision.

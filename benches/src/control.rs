@@ -1,43 +1,36 @@
 //! `control`: one Service from its create until it is ready, in API writes and time; many Services, in memory of the
 //! controller and time of a change.
 //!
-//! The API server is the embedded one, on a thread of this process; deployments, endpoints and pods are ours too, and each
-//! pod is ready as soon as it is seen: an ideal node. Controller and autoscaler are processes of their own, each behind a
-//! relay that counts what it writes ([`relay`]).
+//! API server, deployments, endpoints and an ideal node are one program (`local/examples/ideal_cluster.rs`). Controller and
+//! autoscaler are processes of their own, each behind a relay that counts what it writes ([`relay`]).
 
 mod relay;
 
 use std::{
     collections::HashMap,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use arc_swap::ArcSwap;
-use control::settings::Settings;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
-use local::{
-    admission::ControlPlane,
-    apiserver::{self, ApiServer},
-    cluster, system,
-};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cluster::write_kubeconfig,
     process,
     report::{Report, Subject, quantile},
+    system,
 };
 use relay::Relay;
 
@@ -47,18 +40,24 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const QUIET: Duration = Duration::from_millis(400);
 
 pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
-    let program = crate::system::build()?;
+    let programs = Programs { ours: system::build()?, cluster: system::build_example("local", "ideal_cluster")? };
     let (one_by_one, many, changes) = if quick { (10, 300, 50) } else { (50, 5_000, 500) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let metrics = runtime.block_on(async {
         let mut metrics = Metrics::default();
-        creates(&program, one_by_one, &mut metrics).await.context("one by one")?;
-        crowd(&program, many, changes, &mut metrics).await.context("many services")?;
+        creates(&programs, one_by_one, &mut metrics).await.context("one by one")?;
+        crowd(&programs, many, changes, &mut metrics).await.context("many services")?;
         anyhow::Ok(metrics.0)
     })?;
     let notes = vec![format!("{one_by_one} services one by one, then {many} and {changes} changes")];
     let subjects = vec![Subject { name: "dormouse", metrics }];
     Ok(Report { bench: "control", subjects, notes, plots: Vec::new(), passes: &[] })
+}
+
+/// What is run.
+struct Programs {
+    ours: PathBuf,
+    cluster: PathBuf,
 }
 
 #[derive(Default)]
@@ -71,8 +70,8 @@ impl Metrics {
 }
 
 /// One Service after the other, each until it is ready and everybody has written what there was to write.
-async fn creates(program: &Path, n: usize, metrics: &mut Metrics) -> anyhow::Result<()> {
-    let bench = Bench::start(program, &[]).await?;
+async fn creates(programs: &Programs, n: usize, metrics: &mut Metrics) -> anyhow::Result<()> {
+    let bench = Bench::start(programs, &[])?;
     // The first pays for what is set up once.
     bench.create(0).await?;
     bench.ready(0).await?;
@@ -98,13 +97,13 @@ async fn creates(program: &Path, n: usize, metrics: &mut Metrics) -> anyhow::Res
     metrics.add("ready_p50_us", quantile(&times, 0.5));
     metrics.add("ready_p99_us", quantile(&times, 0.99));
     metrics.add("cpu_us_per_service", bench.controller.cpu_us() / (n + 1) as f64);
-    bench.stop().await
+    Ok(())
 }
 
 /// Many Services that sleep from the start; then changes of some of them, in quiet and while others are deleted.
-async fn crowd(program: &Path, many: usize, changes: usize, metrics: &mut Metrics) -> anyhow::Result<()> {
-    let asleep = [("allow-zero-initial-scale", "true"), ("initial-scale", "0")];
-    let bench = Bench::start(program, &asleep).await?;
+async fn crowd(programs: &Programs, many: usize, changes: usize, metrics: &mut Metrics) -> anyhow::Result<()> {
+    let asleep = ["config-autoscaler.allow-zero-initial-scale=true", "config-autoscaler.initial-scale=0"];
+    let bench = Bench::start(programs, &asleep)?;
     let idle = bench.controller.rss_kib()?;
     let start = Instant::now();
     let all: Vec<usize> = (0..many).collect();
@@ -138,7 +137,7 @@ async fn crowd(program: &Path, many: usize, changes: usize, metrics: &mut Metric
     let (times, deleting) = tokio::join!(changed(&bench, 0..changes), deleting);
     deleting?;
     metrics.add("change_while_deleting_p99_us", quantile(&times?, 0.99));
-    bench.stop().await
+    Ok(())
 }
 
 /// Changes Services one after the other; from the request until the status tells of it.
@@ -175,35 +174,37 @@ impl Seen {
     }
 }
 
-/// A running system.
+/// A running system. What stands first ends first.
 struct Bench {
     services: Api<DynamicObject>,
-    client: Client,
     controller: Part,
     autoscaler: Part,
     seen: watch::Receiver<HashMap<String, Seen>>,
-    stop: CancellationToken,
-    server: std::thread::JoinHandle<()>,
+    _cluster: Killed,
     _folder: TempDir,
+}
+
+/// A process that ends with this.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// One of our processes and its way to the API server.
 struct Part {
-    child: Child,
+    process: Killed,
     relay: Relay,
 }
 
 impl Part {
-    fn start(program: &Path, command: &str, server: std::net::SocketAddr, folder: &Path) -> anyhow::Result<Self> {
+    fn start(program: &Path, command: &str, server: SocketAddr, folder: &Path) -> anyhow::Result<Self> {
         let relay = Relay::start(server)?;
         let kubeconfig = folder.join(format!("{command}.kubeconfig"));
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "bench",
-            "clusters": [{ "name": "bench", "cluster": { "server": format!("http://{}", relay.address) } }],
-            "contexts": [{ "name": "bench", "context": { "cluster": "bench", "user": "bench" } }],
-            "users": [{ "name": "bench", "user": {} }],
-        });
-        std::fs::write(&kubeconfig, config.to_string())?;
+        write_kubeconfig(&kubeconfig, relay.address)?;
         let log = std::fs::File::create(folder.join(format!("{command}.log")))?;
         let child = Command::new(program)
             .arg(command)
@@ -220,11 +221,11 @@ impl Part {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
-        Ok(Self { child, relay })
+        Ok(Self { process: Killed(child), relay })
     }
 
     fn itself(&self) -> anyhow::Result<process::Process> {
-        process::family(self.child.id()).into_iter().next().context("it has ended")
+        process::family(self.process.0.id()).into_iter().next().context("it has ended")
     }
 
     fn rss_kib(&self) -> anyhow::Result<f64> {
@@ -236,40 +237,22 @@ impl Part {
     }
 }
 
-impl Drop for Part {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Bench {
-    async fn start(program: &Path, autoscaler: &[(&str, &str)]) -> anyhow::Result<Self> {
+    fn start(programs: &Programs, sets: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let stop = CancellationToken::new();
-        let settings = Arc::new(ArcSwap::from_pointee(Settings::new(system::CLUSTER_DOMAIN)));
-        let (address, server) = serve(folder.path().to_owned(), settings.clone(), stop.clone()).await?;
+        let mut cluster = Command::new(&programs.cluster);
+        cluster.arg(folder.path().join("data")).args(sets).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut cluster =
+            Killed(cluster.spawn().with_context(|| format!("cannot run {}", programs.cluster.display()))?);
+        let mut line = String::new();
+        BufReader::new(cluster.0.stdout.take().context("no output")?).read_line(&mut line)?;
+        let address: SocketAddr = line.trim().parse().context("the cluster did not start")?;
         let client = Client::try_from(kube::Config::new(format!("http://{address}").parse()?))?;
-        let sets: Vec<local::cli::Setting> = autoscaler
-            .iter()
-            .map(|(key, value)| local::cli::Setting {
-                config_map: "config-autoscaler".to_owned(),
-                key: (*key).to_owned(),
-                value: (*value).to_owned(),
-            })
-            .collect();
-        let mut known = Settings::new(system::CLUSTER_DOMAIN);
-        let data = autoscaler.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        known.apply("config-autoscaler", &data)?;
-        settings.store(Arc::new(known));
-        system::prepare(&client, "127.0.0.1:9".parse()?, &sets).await?;
-        tokio::spawn(cluster::run(client.clone(), stop.clone()));
-        tokio::spawn(ideal_node(client.clone()));
-        let controller = Part::start(program, "controller", address, folder.path())?;
-        let autoscaler = Part::start(program, "autoscaler", address, folder.path())?;
+        let controller = Part::start(&programs.ours, "controller", address, folder.path())?;
+        let autoscaler = Part::start(&programs.ours, "autoscaler", address, folder.path())?;
         let kind = GroupVersionKind::gvk("serving.knative.dev", "v1", "Service");
         let kind = ApiResource::from_gvk_with_plural(&kind, "services");
-        let services: Api<DynamicObject> = Api::default_namespaced_with(client.clone(), &kind);
+        let services: Api<DynamicObject> = Api::default_namespaced_with(client, &kind);
         let (sender, seen) = watch::channel(HashMap::new());
         let watched = services.clone();
         tokio::spawn(async move {
@@ -281,7 +264,7 @@ impl Bench {
                 });
             }
         });
-        Ok(Self { services, client, controller, autoscaler, seen, stop, server, _folder: folder })
+        Ok(Self { services, controller, autoscaler, seen, _cluster: cluster, _folder: folder })
     }
 
     async fn create(&self, nth: usize) -> anyhow::Result<()> {
@@ -325,70 +308,5 @@ impl Bench {
             }
             last = now;
         }
-    }
-
-    async fn stop(self) -> anyhow::Result<()> {
-        drop((self.controller, self.autoscaler, self.client));
-        self.stop.cancel();
-        tokio::task::spawn_blocking(|| self.server.join()).await?.map_err(|_| anyhow::anyhow!("the API server broke"))
-    }
-}
-
-/// The embedded API server on a thread of its own.
-async fn serve(
-    data_dir: PathBuf,
-    settings: Arc<ArcSwap<Settings>>,
-    stop: CancellationToken,
-) -> anyhow::Result<(std::net::SocketAddr, std::thread::JoinHandle<()>)> {
-    let (sender, bound) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("api".into()).spawn(move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(async {
-            let config = apiserver::Config {
-                listen: ([127, 0, 0, 1], 0).into(),
-                allow_non_loopback: false,
-                data_dir: data_dir.join("data"),
-                crds: Box::new(api::crds::all()),
-                admission: Arc::new(ControlPlane { settings }),
-                pod_logs: data_dir.join("data"),
-            };
-            match ApiServer::bind(config).await {
-                Ok(server) => {
-                    let _ = sender.send(Ok(server.local_addr()));
-                    let _ = server.run(stop).await;
-                }
-                Err(error) => drop(sender.send(Err(error))),
-            }
-        });
-    })?;
-    Ok((bound.await??, thread))
-}
-
-/// Makes each pod ready as soon as it is seen.
-async fn ideal_node(client: Client) {
-    let mut events = std::pin::pin!(
-        watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff().applied_objects()
-    );
-    let mut next = 0_u32;
-    while let Some(Ok(pod)) = events.next().await {
-        let fresh = pod.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Running");
-        if !fresh || pod.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        next += 1;
-        let [_, a, b, c] = next.to_be_bytes();
-        let now = "2026-01-01T00:00:00Z";
-        let names = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.clone());
-        let containers: Vec<Value> = names
-            .map(|name| {
-                json!({ "name": name, "ready": true, "restartCount": 0, "image": "", "imageID": "",
-                "state": { "running": { "startedAt": now } } })
-            })
-            .collect();
-        let status = json!({ "status": {
-            "phase": "Running", "podIP": format!("127.{a}.{b}.{c}"), "startTime": now, "containerStatuses": containers,
-            "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": now }] } });
-        let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-        let _ = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
     }
 }

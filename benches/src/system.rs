@@ -48,6 +48,17 @@ pub(crate) fn build_binary(package: &str, binary: &str, features: &str) -> anyho
     Ok(binary)
 }
 
+/// Builds a release example of this checkout and says where it is, unless a variable such as `OURS_IDEAL_CLUSTER` names
+/// another build of it.
+pub(crate) fn build_example(package: &str, example: &str) -> anyhow::Result<PathBuf> {
+    if let Some(path) = named_build(&example.replace('_', "-")) {
+        return Ok(path);
+    }
+    cargo(&["--release", "-p", package, "--example", example])?;
+    let folder = env::current_exe()?.parent().context("no target folder")?.join("examples");
+    Ok(folder.join(example))
+}
+
 /// Builds a binary as the images ship it (`just dist`): the whole program optimised at once and linked without any
 /// library of the system. Takes minutes when anything has changed. A variable such as `OURS_QUEUE_PROXY` names another
 /// build of it instead, to be compared or tried.

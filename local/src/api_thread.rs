@@ -36,11 +36,7 @@ impl ApiThread {
             .with_context(|| format!("--data-dir {}: cannot make this folder", data_dir.display()))?;
         let config = apiserver::Config {
             listen: options.api,
-            allow_non_loopback: false,
-            data_dir: data_dir.clone(),
-            crds: Box::new(api::crds::all()),
-            admission: Arc::new(ControlPlane { settings }),
-            pod_logs: data_dir.clone(),
+            ..apiserver::Config::new(data_dir.clone(), Arc::new(ControlPlane { settings }))
         };
         let folder = data_dir.clone();
         let (bound_sender, bound) = oneshot::channel();

@@ -98,7 +98,7 @@ pub struct Setting {
 }
 
 /// ConfigMap names have no dot, keys may: the first dot ends the name, the first `=` the key.
-fn parse_setting(text: &str) -> Result<Setting, String> {
+pub fn parse_setting(text: &str) -> Result<Setting, String> {
     let parsed = text.split_once('=').and_then(|(path, value)| {
         let (config_map, key) = path.split_once('.')?;
         (!config_map.is_empty() && !key.is_empty()).then(|| Setting {

@@ -59,6 +59,20 @@ pub struct Config {
     pub pod_logs: PathBuf,
 }
 
+impl Config {
+    /// A free port of loopback, our kinds, and all that is kept in one folder.
+    pub fn new(data_dir: PathBuf, admission: Arc<dyn Admission>) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            allow_non_loopback: false,
+            pod_logs: data_dir.clone(),
+            data_dir,
+            crds: Box::new(api::crds::all()),
+            admission,
+        }
+    }
+}
+
 /// Why the server cannot start or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

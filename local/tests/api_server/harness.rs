@@ -47,14 +47,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn config(dir: &Path) -> Config {
-    Config {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        allow_non_loopback: false,
-        data_dir: dir.join("data"),
-        crds: Box::new(api::crds::all()),
-        admission: Arc::new(Named),
-        pod_logs: dir.join("data"),
-    }
+    Config::new(dir.join("data"), Arc::new(Named))
 }
 
 impl Running {

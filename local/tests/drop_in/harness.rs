@@ -71,16 +71,7 @@ impl Cluster {
     /// With the namespaces of an installation and this `config-network`; the gate is shut.
     pub(crate) async fn start(network: Value) -> Self {
         let folder = TempDir::new().unwrap();
-        let server = ApiServer::bind(Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            allow_non_loopback: false,
-            data_dir: folder.path().join("data"),
-            crds: Box::new(api::crds::all()),
-            admission: Arc::new(AdmitAll),
-            pod_logs: folder.path().join("data"),
-        })
-        .await
-        .unwrap();
+        let server = ApiServer::bind(Config::new(folder.path().join("data"), Arc::new(AdmitAll))).await.unwrap();
         let address = server.local_addr();
         tokio::spawn(server.run(CancellationToken::new()));
         let client = kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap();
