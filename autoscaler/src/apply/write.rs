@@ -31,6 +31,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Finding and marking the least busy pods may take this long; the scale is written then, marks or not.
 const MARKING: Duration = Duration::from_millis(500);
 
+/// Why an object was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// What the API server or the connection said.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    /// An object that does not read as one of its kind.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
 /// Writes what the engine asks for.
 #[derive(Clone)]
 pub struct Writer {

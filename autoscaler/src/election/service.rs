@@ -10,6 +10,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use crate::apply::write::Error;
+
 /// Between two tries; and how many there are.
 const RETRY: Duration = Duration::from_millis(100);
 const TRIES: usize = 30;
@@ -34,14 +36,6 @@ pub async fn announce(client: Client, place: Place, bucket: String) {
         tokio::time::sleep(RETRY).await;
     }
     tracing::error!(bucket, "bucket's Service could not be written; reports reach its holder by the lease only");
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Kube(#[from] kube::Error),
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
 }
 
 async fn once(client: &Client, place: &Place, bucket: &str) -> Result<(), Error> {

@@ -1,6 +1,10 @@
 //! Reads what a revision of the HPA class has and writes what it should have. Seldom: on changes only.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use api::{
     autoscaling::{PodAutoscaler, PodAutoscalerStatus},
@@ -22,7 +26,10 @@ use tokio::sync::mpsc;
 use super::desired::{self, Replicas};
 use crate::{
     algorithm::condition::{self, Sks},
-    apply::{desired as owned, plan, write::status_patch},
+    apply::{
+        desired as owned, plan,
+        write::{Error, status_patch},
+    },
     clock::Clock,
     decider::Settings,
     key::Key,
@@ -37,7 +44,8 @@ pub async fn run(client: Client, clock: Clock, mut look_at: mpsc::Receiver<(Key,
     let mut changes = None;
     let mut settings = Arc::<Settings>::default();
     let mut known = HashSet::new();
-    let mut failed = HashSet::new();
+    // Each in its turn: one that always fails keeps none of the others.
+    let mut failed = VecDeque::new();
     let mut retry = tokio::time::interval(RETRY);
     loop {
         let key = tokio::select! {
@@ -64,20 +72,20 @@ pub async fn run(client: Client, clock: Clock, mut look_at: mpsc::Receiver<(Key,
                 }
             },
             _ = retry.tick(), if !failed.is_empty() => {
-                let Some(key) = failed.iter().next().cloned() else { continue };
+                let Some(key) = failed.pop_front() else { continue };
                 key
             }
         };
+        failed.retain(|other| *other != key);
         match reconcile(&client, &key, &settings, clock).await {
             Ok(exists) => {
-                failed.remove(&key);
                 if !exists {
                     known.remove(&key);
                 }
             }
             Err(error) => {
                 tracing::warn!(revision = %key, %error, "HorizontalPodAutoscaler not reconciled; it is tried again");
-                failed.insert(key);
+                failed.push_back(key);
             }
         }
     }
@@ -88,14 +96,6 @@ async fn next<S: futures::Stream + Unpin>(stream: &mut Option<S>) -> Option<S::I
         Some(stream) => stream.next().await,
         None => std::future::pending().await,
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Kube(#[from] kube::Error),
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
 }
 
 /// Whether the revision exists.
