@@ -6,11 +6,11 @@
 //! `throttle` module.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::annotations::{Problem, Wrong, read_each};
 use crate::duration;
 
 /// What all keys begin with.
@@ -87,50 +87,10 @@ impl Policy {
     }
 }
 
-/// An annotation that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("annotation {key}={value:?}: {wrong}")]
-pub struct Problem {
-    /// Its key.
-    pub key: String,
-    /// Its value.
-    pub value: String,
-    /// What is wrong with it.
-    pub wrong: Wrong,
-}
-
-/// What is wrong with a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wrong {
-    /// It is not of the kind wanted, which is this.
-    Want(&'static str),
-    /// It is outside these bounds.
-    Bounds(&'static str, &'static str),
-    /// There is no such annotation.
-    UnknownKey,
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Want(what) => write!(f, "want {what}"),
-            Self::Bounds(low, high) => write!(f, "want {low} to {high}"),
-            Self::UnknownKey => write!(f, "there is no such annotation"),
-        }
-    }
-}
-
 /// The policy that annotations ask for. What is wrong keeps its default and is told.
 pub fn read(annotations: &BTreeMap<String, String>) -> (Policy, Vec<Problem>) {
     let mut policy = Policy::default();
-    let mut problems = Vec::new();
-    // Keys are sorted, so ours stand together.
-    let ours = annotations.range(PREFIX.to_owned()..).take_while(|(key, _)| key.starts_with(PREFIX));
-    for (key, value) in ours {
-        if let Err(wrong) = read_one(&mut policy, key, value) {
-            problems.push(Problem { key: key.clone(), value: value.clone(), wrong });
-        }
-    }
+    let problems = read_each(annotations, PREFIX, |key, value| read_one(&mut policy, key, value));
     (policy, problems)
 }
 

@@ -9,13 +9,15 @@
 //! - [`settings`]: the ConfigMaps, parsed once into types that cannot be wrong.
 //! - [`headers`], [`probe`], [`stat`], [`ports`]: the wire between activator, queue-proxy and autoscaler.
 //! - [`activation`]: how the activator holds and orders a revision's requests.
-//! - [`scaling`], [`cron`]: what a revision asks the autoscaler for beyond upstream.
+//! - [`scaling`], [`cron`]: what a revision asks the autoscaler for beyond upstream. [`annotations`]: what is said of such
+//!   words that cannot be used.
 //! - [`timeline`]: the phases of a wake-up that each process marks.
 //! - [`hash`]: which replica owns a key; the same answer in every replica and in upstream's.
 // The `kube` derive takes one `printcolumn(…)` per column; clippy reads the repeated names as a mistake.
 #![allow(clippy::duplicated_attributes)]
 
 pub mod activation;
+pub mod annotations;
 pub mod autoscaling;
 pub mod conditions;
 pub mod crds;

@@ -5,9 +5,9 @@
 //! passed no admission, leaves out what is wrong. What the words do is in the autoscaler's `algorithm`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
+use crate::annotations::{Problem, Wrong, read_each};
 use crate::cron::Cron;
 use crate::duration;
 
@@ -80,58 +80,20 @@ impl Prometheus {
     }
 }
 
-/// An annotation that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("annotation {key}={value:?}: {wrong}")]
-pub struct Problem {
-    /// Its key.
-    pub key: String,
-    /// Its value.
-    pub value: String,
-    /// What is wrong with it.
-    pub wrong: Wrong,
-}
-
-/// What is wrong with a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wrong {
-    /// It is not of the kind wanted, which is this.
-    Want(&'static str),
-    /// It says nothing without this annotation.
-    Needs(&'static str),
-    /// There is no such annotation.
-    UnknownKey,
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Want(what) => write!(f, "want {what}"),
-            Self::Needs(key) => write!(f, "means nothing without {key}"),
-            Self::UnknownKey => write!(f, "there is no such annotation"),
-        }
-    }
-}
-
 /// What annotations ask for. What is wrong is left out and told.
 pub fn read(annotations: &BTreeMap<String, String>) -> (Extras, Vec<Problem>) {
     let mut extras = Extras::default();
-    let mut problems = Vec::new();
     let (mut address, mut query) = (None, None);
-    // Keys are sorted, so ours stand together.
-    let ours = annotations.range(PREFIX.to_owned()..).take_while(|(key, _)| key.starts_with(PREFIX));
-    for (key, value) in ours {
-        let read = match key.as_str() {
-            KEEP_WARM => windows(value).map(|windows| extras.keep_warm = windows),
-            LEARNED_KEEP_WARM => boolean(value).map(|on| extras.learned_keep_warm = on),
-            PROMETHEUS_ADDRESS => plain_http(value).map(|value| address = Some(value)),
-            PROMETHEUS_QUERY => promql(value).map(|value| query = Some(value)),
-            _ => Err(Wrong::UnknownKey),
-        };
-        if let Err(wrong) = read {
-            problems.push(Problem { key: key.clone(), value: value.clone(), wrong });
+    let mut problems = read_each(annotations, PREFIX, |key, value| {
+        match key {
+            KEEP_WARM => extras.keep_warm = windows(value)?,
+            LEARNED_KEEP_WARM => extras.learned_keep_warm = boolean(value)?,
+            PROMETHEUS_ADDRESS => address = Some(plain_http(value)?),
+            PROMETHEUS_QUERY => query = Some(promql(value)?),
+            _ => return Err(Wrong::UnknownKey),
         }
-    }
+        Ok(())
+    });
     for (key, other) in [(PROMETHEUS_ADDRESS, PROMETHEUS_QUERY), (PROMETHEUS_QUERY, PROMETHEUS_ADDRESS)] {
         if let (Some(value), None) = (annotations.get(key), annotations.get(other)) {
             problems.push(Problem { key: key.to_owned(), value: value.clone(), wrong: Wrong::Needs(other) });

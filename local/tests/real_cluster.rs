@@ -23,18 +23,17 @@ use cluster::Cluster;
 use control::{Controller, admission, settings::Settings};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Endpoints, Namespace, Pod},
+    core::v1::{Endpoints, Pod},
 };
 use kube::{
     Client,
     api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
 };
+use local::system;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-const SYSTEM: &str = "knative-serving";
 
 /// How long anything may take before the test calls it hung; nothing is timed.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -44,7 +43,8 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     let real = Cluster::find().await;
     let client = real.client();
     cluster::install_crds(&client).await;
-    prepare(&client).await;
+    // No request goes there: the real server takes no address of loopback for an endpoint.
+    system::prepare(&client, "10.9.9.9:8012".parse().unwrap(), &[]).await.unwrap();
 
     let stop = CancellationToken::new();
     let autoscaler = Autoscaler::bind(autoscaler::Config::local(client.clone())).await.unwrap();
@@ -54,12 +54,12 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
         ..activator::Config::local(client.clone())
     };
     let activator = Activator::bind(activator).await.unwrap();
-    let settings = Arc::new(ArcSwap::from_pointee(Settings::new("cluster.local")));
+    let settings = Arc::new(ArcSwap::from_pointee(Settings::new(system::CLUSTER_DOMAIN)));
     let controller = Controller::bind(control::Config {
         gateway: vec![activator.local_addr()],
         settings: settings.clone(),
-        queue_sidecar_image: "dormouse.dev/queue-proxy".to_owned(),
-        cluster_domain: "cluster.local".to_owned(),
+        queue_sidecar_image: system::QUEUE_IMAGE.to_owned(),
+        cluster_domain: system::CLUSTER_DOMAIN.to_owned(),
         ..control::Config::new(client.clone())
     })
     .await
@@ -109,37 +109,6 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     while let Some(ended) = parts.join_next().await {
         ended.unwrap().unwrap();
     }
-}
-
-/// The system namespace, its ConfigMaps, and the activators as their Service would list them.
-async fn prepare(client: &Client) {
-    let object = |kind: &str, more: Value| {
-        let mut object = json!({ "apiVersion": "v1", "kind": kind });
-        object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        object
-    };
-    let namespace: Namespace =
-        serde_json::from_value(object("Namespace", json!({ "metadata": { "name": SYSTEM } }))).unwrap();
-    Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM);
-    for (name, data) in [
-        ("config-autoscaler", json!({})),
-        ("config-defaults", json!({})),
-        ("config-deployment", json!({ "queue-sidecar-image": "dormouse.dev/queue-proxy" })),
-        ("config-domain", json!({ "example.com": "" })),
-        ("config-features", json!({})),
-        ("config-gc", json!({})),
-        ("config-leader-election", json!({})),
-        ("config-logging", json!({})),
-        ("config-network", json!({ "ingress-class": api::labels::networking::DORMOUSE_INGRESS_CLASS })),
-        ("config-observability", json!({})),
-    ] {
-        let map = object("ConfigMap", json!({ "metadata": { "name": name }, "data": data }));
-        maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
-    }
-    let endpoints = object("Endpoints", endpoints("activator-service", "10.9.9.9"));
-    let all: Api<Endpoints> = Api::namespaced(client.clone(), SYSTEM);
-    all.create(&PostParams::default(), &serde_json::from_value(endpoints).unwrap()).await.unwrap();
 }
 
 fn endpoints(name: &str, ip: &str) -> Value {

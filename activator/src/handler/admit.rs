@@ -11,7 +11,6 @@ use proxy::{Added, Body, Extra, Fault, forward};
 
 use super::account::{Account, Queued};
 use super::{Client, Door};
-use crate::config::Routing;
 use crate::feed::Event;
 use crate::revision::Revision;
 use crate::throttle::ask::Ask;
@@ -140,7 +139,7 @@ fn bytes_held(request: &Request<Body>) -> usize {
 /// The client's address: behind a gateway the one that it saw, which it has appended before ours was.
 fn client_ip(door: &Door, client: &Client, headers: &HeaderMap) -> IpAddr {
     let peer = client.peer.address.ip();
-    if matches!(door.routing, Routing::Ingress { .. }) {
+    if door.is_gateway() {
         return peer;
     }
     let line = headers.get_all("x-forwarded-for").iter().next_back().and_then(|line| line.to_str().ok());

@@ -1,8 +1,8 @@
 //! One request, in the order in which things happen to it.
 //!
 //! Probes are answered first and never counted. Then: whether it is traced, which revision ([`identify`]), open the
-//! account ([`account`]), start the timeouts, rewrite for the next hop ([`rewrite`]), wait and send ([`admit`]), answer. Waiting counts
-//! as concurrency, latency and time; [`timing`] tells the client of it, if asked.
+//! account ([`account`]), start the timeouts, rewrite for the next hop ([`rewrite`]), wait and send ([`admit`]),
+//! answer. Waiting counts as concurrency, latency and time; [`timing`] tells the client of it, if asked.
 
 pub mod account;
 pub mod admit;

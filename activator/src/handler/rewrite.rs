@@ -125,7 +125,8 @@ impl Door {
         }
     }
 
-    fn is_gateway(&self) -> bool {
+    /// Whether it is the way in itself, and not behind one.
+    pub(super) fn is_gateway(&self) -> bool {
         matches!(self.routing, Routing::Ingress { .. })
     }
 }

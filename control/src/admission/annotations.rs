@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use api::{
-    activation::{self, Wrong},
+    activation,
+    annotations::{Problem, Wrong},
     labels::{
         autoscaling::{self as keys, Annotation, HPA_CLASS, KPA_CLASS},
         serving,
@@ -47,30 +48,23 @@ pub fn scaling(map: &Map, defaults: &Autoscaler) -> Errors {
 
 /// Activator annotations of a revision template.
 pub fn activation(map: &Map) -> Errors {
-    let (_, problems) = activation::read(map);
-    problems
-        .into_iter()
-        .map(|problem| {
-            let (key, value) = (&problem.key, &problem.value);
-            match problem.wrong {
-                Wrong::Want(_) => Errors::invalid_because(value, key, &problem.wrong.to_string()),
-                Wrong::Bounds(low, high) => Errors::out_of_bounds(value, low, high, key),
-                Wrong::UnknownKey => Errors::invalid_key(key, SELF, &problem.wrong.to_string()),
-            }
-        })
-        .collect()
+    told(activation::read(map).1)
 }
 
 /// Autoscaler annotations of a revision template that upstream's does not have.
 pub fn scaling_extras(map: &Map) -> Errors {
-    let (_, problems) = extras::read(map);
+    told(extras::read(map).1)
+}
+
+fn told(problems: Vec<Problem>) -> Errors {
     problems
         .into_iter()
         .map(|problem| {
-            let (key, why) = (&problem.key, problem.wrong.to_string());
+            let (key, value, why) = (&problem.key, &problem.value, problem.wrong.to_string());
             match problem.wrong {
-                extras::Wrong::UnknownKey => Errors::invalid_key(key, SELF, &why),
-                _ => Errors::invalid_because(&problem.value, key, &why),
+                Wrong::Want(_) | Wrong::Needs(_) => Errors::invalid_because(value, key, &why),
+                Wrong::Bounds(low, high) => Errors::out_of_bounds(value, low, high, key),
+                Wrong::UnknownKey => Errors::invalid_key(key, SELF, &why),
             }
         })
         .collect()

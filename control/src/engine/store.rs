@@ -53,13 +53,6 @@ struct Entry {
 }
 
 impl Entry {
-    /// `None` never happens: what is read was written by the same type.
-    fn of<K: Resource + Serialize>(object: &K) -> Option<Self> {
-        let text = |text: Option<String>| text.unwrap_or_default().into();
-        let json = serde_json::to_vec(object).ok()?.into();
-        Some(Self { uid: text(object.uid()), version: text(object.resource_version()), json })
-    }
-
     fn read<K: DeserializeOwned>(&self) -> Option<Arc<K>> {
         match serde_json::from_slice(&self.json) {
             Ok(object) => Some(Arc::new(object)),
@@ -72,10 +65,10 @@ impl Entry {
 
     /// Versions are comparable numbers (declared so by Kubernetes since 1.35, true before); where one is not, the later
     /// message wins. A different UID is a different object: it is newer.
-    fn is_older_than(&self, other: &Self) -> bool {
-        match (self.version.parse::<u64>(), other.version.parse::<u64>()) {
+    fn is_older_than(&self, version: &str) -> bool {
+        match (self.version.parse::<u64>(), version.parse::<u64>()) {
             (Ok(own), Ok(other)) => own < other,
-            _ => self.version != other.version,
+            _ => *self.version != *version,
         }
     }
 }
@@ -141,16 +134,18 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
 
     /// An object was read or written. Absent: we already knew this or something newer.
     pub fn apply(&self, object: K) -> Option<Change<K>> {
-        let entry = Entry::of(&object)?;
         let (namespace, name) = name_of(&object);
+        let (uid, version) = (object.uid().unwrap_or_default(), object.resource_version().unwrap_or_default());
         let mut inner = self.write();
-        if inner.deleted.uids.contains(&*entry.uid) {
+        if inner.deleted.uids.contains(&uid) {
             return None;
         }
         let known = inner.namespaces.get(&namespace).and_then(|names| names.get(&name));
-        if known.is_some_and(|known| !known.is_older_than(&entry)) {
+        if known.is_some_and(|known| !known.is_older_than(&version)) {
             return None;
         }
+        // Only now: half of what comes is the echo of our own writes. It never fails, as such objects are all text.
+        let json = serde_json::to_vec(&object).ok()?.into();
         let old = known.and_then(Entry::read);
         if let Some(old) = &old {
             self.unindex(&mut inner, old, &namespace, &name);
@@ -158,7 +153,11 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         for key in (self.index_of)(&object) {
             inner.index.entry(key.into()).or_default().push((namespace.clone(), name.clone()));
         }
-        inner.namespaces.entry(namespace).or_default().insert(name, entry);
+        inner
+            .namespaces
+            .entry(namespace)
+            .or_default()
+            .insert(name, Entry { uid: uid.into(), version: version.into(), json });
         Some(Change { old, new: Some(Arc::new(object)) })
     }
 

@@ -9,7 +9,6 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, PostParams};
 use kube::config::AuthInfo;
 use kube::{Client, Config};
-use serde_json::json;
 use tempfile::TempDir;
 
 /// A server to compare with; what was started here ends with it.
@@ -121,14 +120,11 @@ pub(crate) async fn install_crds(client: &Client) {
     for crd in api::crds::all() {
         let name = crd.metadata.name.unwrap();
         for attempt in 0.. {
-            let there = serde_json::to_value(crds.get(&name).await.unwrap().status).unwrap();
-            let established = json!({ "type": "Established", "status": "True" });
-            let conditions = there["conditions"].as_array().cloned().unwrap_or_default();
-            if conditions.iter().any(|one| one["type"] == established["type"] && one["status"] == established["status"])
-            {
+            let status = crds.get(&name).await.unwrap().status.unwrap_or_default();
+            if status.conditions.iter().flatten().any(|one| one.type_ == "Established" && one.status == "True") {
                 break;
             }
-            assert!(attempt < 300, "{name} was not established: {there}");
+            assert!(attempt < 300, "{name} was not established: {status:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
