@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -213,6 +214,12 @@ async fn two_activators_share_pods_and_never_exceed_a_limit_of_one() {
     // Three pods: two for the first of them, one for the second.
     doors[0].usable("hello", 2).await;
     doors[1].usable("hello", 1).await;
+    // One of two is one as well: the second may not have heard of its own pod yet, and hold one of the first's.
+    until("each pod is one door's", || {
+        let targets = doors.iter().flat_map(|door| door.get("hello").unwrap().throttle.targets());
+        targets.map(|target| target.address).collect::<BTreeSet<_>>().len() == pods.len()
+    })
+    .await;
     let requests: Vec<_> =
         (0..60).flat_map(|n| doors.iter().map(move |door| door.get_request("hello.test", &format!("/{n}")))).collect();
     for request in requests {
