@@ -18,7 +18,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telemetry::logging::Log;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -76,7 +75,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     };
     // In its final form once `config-logging` is read.
     let log = observe::start_log(&std::env::var("POD_NAME").unwrap_or_default());
-    raise_file_limit();
+    proxy::runtime::raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -90,17 +89,6 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Takes as many files as the system lets us have, as Go's runtime does: a request in flight is two sockets, and some
-/// container runtimes start a process with a limit of 1024 that it may raise.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-    {
-        tracing::warn!(%error, limit = limit.current, "the limit of open files stays");
     }
 }
 

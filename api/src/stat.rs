@@ -50,8 +50,31 @@ pub struct WireStatMessages {
     pub messages: Vec<WireStatMessage>,
 }
 
+impl Stat {
+    /// What did not come through an activator, which reports its part itself: requests in flight, and requests per
+    /// second. This is what a pod adds to its revision's load.
+    pub fn direct(&self) -> (f64, f64) {
+        (
+            self.average_concurrent_requests - self.average_proxied_concurrent_requests,
+            self.request_count - self.proxied_request_count,
+        )
+    }
+}
+
 /// The exact Content-Type of a [`Stat`] over HTTP; the reader compares without parameters.
 pub const CONTENT_TYPE: &str = "application/protobuf";
+
+/// Stats that a pod sends by itself, over a connection that the reader opened: a `GET` of the same page with this header
+/// is answered with a body that does not end. It holds [`Stat`]s, each after its length as a varint: one at once, one
+/// whenever what the pod has to say changed, and one after [`HEARTBEAT`] of silence. Upstream's queue-proxy, which knows
+/// nothing of it, answers once.
+pub const STREAM: &str = "dormouse-stats";
+
+/// Content-Type of such a body.
+pub const STREAM_CONTENT_TYPE: &str = "application/vnd.dormouse.stats+protobuf";
+
+/// Longest silence of a pod that sends by itself.
+pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// The most bytes a reader takes of a scraped [`Stat`]: six numbers of 10, a pod name of 256, and slack.
 pub const MAX_SCRAPE_BYTES: usize = 6 * 10 + 256 + 20;
@@ -100,6 +123,18 @@ mod tests {
             hex(&frame.encode_to_vec()),
             "0a240a026e7312037265761a190a056163742d3111000000000000f03f21000000000000f03f"
         );
+    }
+
+    #[test]
+    fn what_activators_report_is_not_a_pods_own() {
+        let stat = Stat {
+            average_concurrent_requests: 5.0,
+            average_proxied_concurrent_requests: 3.0,
+            request_count: 40.0,
+            proxied_request_count: 10.0,
+            ..Stat::default()
+        };
+        assert_eq!(stat.direct(), (2.0, 30.0));
     }
 
     #[test]

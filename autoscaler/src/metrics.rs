@@ -25,6 +25,8 @@ use crate::algorithm::MetricKind;
 pub struct Metrics {
     /// Revisions known.
     pub revisions: Gauge,
+    /// Pods that are listened to.
+    pub listened_pods: Gauge,
     /// Frames that could not be decoded.
     pub bad_frames: IntCounter,
     /// Reports refused because a number was none, or absurd.
@@ -57,12 +59,16 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
-        let revisions = Gauge::new("dormouse_autoscaler_revisions", "Revisions known")?;
-        registry.register(Box::new(revisions.clone()))?;
+        let gauge = |name: &str, help: &str| -> Result<Gauge, prometheus::Error> {
+            let gauge = Gauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
         let series = Arc::default();
         registry.register(Box::new(RevisionCollector::new(Arc::clone(&series))?))?;
         Ok(Self {
-            revisions,
+            revisions: gauge("dormouse_autoscaler_revisions", "Revisions known")?,
+            listened_pods: gauge("dormouse_autoscaler_listened_pods", "Pods that tell their load by themselves")?,
             series,
             bad_frames: counter("dormouse_autoscaler_bad_frames_total", "Stat frames that could not be decoded")?,
             bad_stats: counter("dormouse_autoscaler_bad_stats_total", "Reports refused as implausible")?,

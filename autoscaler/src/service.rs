@@ -24,6 +24,7 @@ use crate::{
     },
     clock::Clock,
     collect::{
+        listeners::Listeners,
         mesh::Reach,
         prometheus,
         scrape::Scraper,
@@ -110,6 +111,7 @@ impl Autoscaler {
             writer: Writer::new(config.client.clone(), scraper.clone()),
             prober: Prober::new(config.client.clone(), resolve),
             client: config.client,
+            listeners: Listeners::new(scraper.clone(), events.clone()),
             scraper,
             observer: config.observer,
             metrics: metrics.clone(),
@@ -117,7 +119,11 @@ impl Autoscaler {
             horizontals,
             events,
         };
-        decide(Engine::new(ownership, metrics), queue, hands, clock, &shutdown).await;
+        let mut engine = Engine::new(ownership, metrics);
+        if hands.scraper.reaches_pods() {
+            engine = engine.listening();
+        }
+        decide(engine, queue, hands, clock, &shutdown).await;
         // Leases are given back only now that nothing is decided any more.
         stop_electing.cancel();
         electors.join_all().await;
@@ -144,7 +150,7 @@ async fn reach(config: &Config) -> Result<Reach, Error> {
 async fn decide(
     mut engine: Engine,
     mut queue: mpsc::Receiver<Event>,
-    hands: Hands,
+    mut hands: Hands,
     clock: Clock,
     shutdown: &CancellationToken,
 ) {
@@ -162,6 +168,7 @@ async fn decide(
             },
             () = sleep_until(due.unwrap_or(far)) => engine.run_due(clock.now(), BATCH, &mut effects),
             Some(_) = tasks.join_next() => {}
+            () = hands.listeners.clear() => {}
         }
         for effect in effects.drain(..) {
             hands.perform(effect, &mut tasks);
@@ -180,6 +187,7 @@ struct Hands {
     client: kube::Client,
     prober: Prober,
     scraper: Scraper,
+    listeners: Listeners,
     observer: Observer,
     metrics: Metrics,
     forwarder: Option<Forwarder>,
@@ -188,7 +196,7 @@ struct Hands {
 }
 
 impl Hands {
-    fn perform(&self, effect: Effect, tasks: &mut JoinSet<()>) {
+    fn perform(&mut self, effect: Effect, tasks: &mut JoinSet<()>) {
         let events = self.events.clone();
         match effect {
             Effect::Decided(key) => self.observer.mark(key.namespace(), key.name(), Phase::Decided),
@@ -220,6 +228,14 @@ impl Hands {
                     metrics.scrape_seconds.observe(start.elapsed().as_secs_f64());
                     drop(events.send(Event::Scraped(key, stat)).await);
                 });
+            }
+            Effect::Listen { key, pod, service } => {
+                self.listeners.listen(key, pod, &service);
+                self.metrics.listened_pods.set(self.listeners.len() as f64);
+            }
+            Effect::Hush(key, pod) => {
+                self.listeners.hush(&(key, pod));
+                self.metrics.listened_pods.set(self.listeners.len() as f64);
             }
             Effect::Horizontal(key, settings) => {
                 let horizontals = self.horizontals.clone();

@@ -12,6 +12,8 @@ use crate::{Autoscaler, Config};
 pub fn main_from_env() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).init();
+    // A pod that tells its load by itself is a socket.
+    proxy::runtime::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime");
     match runtime.and_then(|runtime| runtime.block_on(run())) {
         Ok(()) => ExitCode::SUCCESS,

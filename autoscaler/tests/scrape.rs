@@ -15,8 +15,12 @@ use std::{
 use api::stat::Stat;
 use autoscaler::{
     apply::probe::{Prober, Resolve},
-    collect::scrape::{Error, Scraper},
-    decider::ProbeTarget,
+    collect::{
+        Heard,
+        listeners::Listeners,
+        scrape::{Error, Scraper},
+    },
+    decider::{Event, ProbeTarget},
     key::Key,
 };
 use prost::Message;
@@ -177,4 +181,57 @@ async fn a_probe_that_only_meets_pods_gives_up() {
     assert!(!prober.until_activator(&Key::new("ns", "rev"), &target).await);
     // Paused time runs ahead of sockets, so tries may time out here instead of being refused; both count as "no".
     assert!((40..60).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+/// Of a pod that tells by itself.
+fn stream(loads: &[f64], ends: bool) -> Vec<u8> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.dormouse.stats+protobuf\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut bytes = head.as_bytes().to_vec();
+    for load in loads {
+        let stat = Stat { average_concurrent_requests: *load, ..Stat::default() }.encode_length_delimited_to_vec();
+        bytes.extend(format!("{:x}\r\n", stat.len()).into_bytes());
+        bytes.extend(stat);
+        bytes.extend(b"\r\n");
+    }
+    if ends {
+        bytes.extend(b"0\r\n\r\n");
+    }
+    bytes
+}
+
+async fn heard(events: &mut tokio::sync::mpsc::Receiver<Event>) -> (IpAddr, Result<f64, Heard>) {
+    match events.recv().await.unwrap() {
+        Event::Heard(_, pod, Heard::Told(stat)) => (pod, Ok(stat.average_concurrent_requests)),
+        Event::Heard(_, pod, other) => (pod, Err(other)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn pods_are_listened_to_until_they_end_or_nobody_wants_to_know() {
+    let answers = vec![stream(&[1.0, 2.0], false), stream(&[3.0], true), report(4.0), http(503, "text/plain", b"")];
+    let (addresses, port, seen) = pods(answers).await;
+    let (sender, mut events) = tokio::sync::mpsc::channel(16);
+    let mut listeners = Listeners::new(Scraper::new(port), sender);
+    let key = Key::new("ns", "rev");
+    let mut listen = async |nth: usize, wanted: &[Result<f64, Heard>]| {
+        listeners.listen(key.clone(), addresses[nth], "rev-private");
+        for wanted in wanted {
+            assert_eq!(heard(&mut events).await, (addresses[nth], wanted.clone()));
+        }
+    };
+    listen(0, &[Ok(1.0), Ok(2.0)]).await;
+    listen(1, &[Ok(3.0), Err(Heard::Lost)]).await;
+    listen(2, &[Err(Heard::Unable)]).await;
+    listen(3, &[Err(Heard::Lost)]).await;
+    // One listener a pod: a second one takes the place of the first.
+    listen(0, &[Ok(1.0), Ok(2.0)]).await;
+    assert_eq!(seen[0].connections.load(Ordering::SeqCst), 2);
+    while listeners.len() > 1 {
+        listeners.clear().await;
+    }
+    listeners.hush(&(key.clone(), addresses[0]));
+    assert!(listeners.is_empty());
+    drop(listeners);
+    assert!(events.recv().await.is_none());
 }

@@ -3,9 +3,10 @@
 //!
 //! - idle: memory and CPU with revisions that sleep, less that with none; then some of them are woken, one by one, and
 //!   the time from the report's sending to the scale's arrival at the API server is taken.
-//! - active: three pods each, load within what they can take, reported once a second by activators; pods answer when
-//!   they are asked. Writes are counted: there should be none.
-//! - scraped: the same, but nobody reports: every pod is asked every second, as with traffic past the activators.
+//! - active: three pods each, load within what they can take, reported once a second by activators; pods would tell if
+//!   something came past those. Writes are counted: there should be none.
+//! - told: the same, but activators see nothing, and every pod has something new to tell every second.
+//! - scraped: the same with upstream's pods, that must be asked every second.
 
 mod objects;
 mod pods;
@@ -20,7 +21,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use objects::Revisions;
-use pods::Pods;
+use pods::{Manner, Pods};
 use reports::Reporter;
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -40,7 +41,7 @@ struct Extent {
     idle: usize,
     wakes: usize,
     active: usize,
-    scraped: usize,
+    direct: usize,
     settle: Duration,
     measure: Duration,
 }
@@ -49,7 +50,7 @@ const FULL: Extent = Extent {
     idle: 100_000,
     wakes: 1_000,
     active: 10_000,
-    scraped: 500,
+    direct: 500,
     settle: Duration::from_secs(75),
     measure: Duration::from_secs(60),
 };
@@ -57,7 +58,7 @@ const QUICK: Extent = Extent {
     idle: 50_000,
     wakes: 100,
     active: 2_000,
-    scraped: 100,
+    direct: 100,
     settle: Duration::from_secs(15),
     measure: Duration::from_secs(10),
 };
@@ -72,15 +73,16 @@ pub(crate) fn run(quick: bool) -> anyhow::Result<Report> {
         let mut bench = Bench { program, cores, pods: Pods::start()?, metrics: Vec::new() };
         bench.idle(extent).await.context("idle")?;
         bench.active(extent).await.context("active")?;
-        bench.scraped(extent).await.context("scraped")?;
+        bench.direct(extent, Manner::Restless).await.context("told")?;
+        bench.direct(extent, Manner::Asked).await.context("scraped")?;
         anyhow::Ok(bench.metrics)
     })?;
     let notes = vec![format!(
-        "{} idle, {} wake-ups, {} active with 3 pods each, {} of which every pod is asked; {} s each",
+        "{} idle, {} wake-ups, {} active with 3 pods each, {} past the activators; {} s each",
         extent.idle,
         extent.wakes,
         extent.active,
-        extent.scraped,
+        extent.direct,
         extent.measure.as_secs()
     )];
     let subject = Subject { name: "dormouse", metrics };
@@ -140,13 +142,13 @@ impl Bench {
     }
 
     async fn active(&mut self, extent: &Extent) -> anyhow::Result<()> {
-        self.pods.set_load(0.0);
+        self.pods.set(Manner::Steady, 0.0);
         let running = self.start(Revisions::Active, extent.active).await?;
         let reporter = Reporter::connect(running.address).await?;
         let reporting = tokio::task::spawn_local(reporter.keep_reporting(extent.active));
         tokio::time::sleep(extent.settle).await;
         running.cluster.take_writes();
-        let asked = self.pods.asked();
+        let (asked, told) = (self.pods.asked(), self.pods.told());
         let cores = running.cores(extent.measure).await?;
         let seconds = extent.measure.as_secs_f64();
         let of = if extent.active == FULL.active { "10k" } else { "quick" };
@@ -154,6 +156,7 @@ impl Bench {
         self.add(&format!("rss_{of}_active_mib"), running.rss_kib()? / 1024.0);
         self.add("writes_per_s_active", running.cluster.take_writes().len() as f64 / seconds);
         self.add("pods_asked_per_s_active", (self.pods.asked() - asked) as f64 / seconds);
+        self.add("pods_told_per_s_active", (self.pods.told() - told) as f64 / seconds);
         if reporting.is_finished() {
             bail!("the autoscaler hung up on the reporter");
         }
@@ -161,15 +164,18 @@ impl Bench {
         Ok(())
     }
 
-    async fn scraped(&mut self, extent: &Extent) -> anyhow::Result<()> {
-        self.pods.set_load(15.0);
-        let running = self.start(Revisions::Active, extent.scraped).await?;
+    /// Traffic past the activators.
+    async fn direct(&mut self, extent: &Extent, manner: Manner) -> anyhow::Result<()> {
+        self.pods.set(manner, 15.0);
+        let running = self.start(Revisions::Active, extent.direct).await?;
         tokio::time::sleep(extent.settle.min(Duration::from_secs(15))).await;
-        let asked = self.pods.asked();
+        let before = self.pods.asked() + self.pods.told();
         let cores = running.cores(extent.measure).await?;
-        let per_second = (self.pods.asked() - asked) as f64 / extent.measure.as_secs_f64();
-        self.add("pods_asked_per_s_scraped", per_second);
-        self.add("us_per_pod_asked", cores * 1e6 / per_second.max(1.0));
+        let reports = (self.pods.asked() + self.pods.told() - before) as f64;
+        let per_second = reports / extent.measure.as_secs_f64();
+        let how = if manner == Manner::Asked { "asked" } else { "told" };
+        self.add(&format!("pods_{how}_per_s_direct"), per_second);
+        self.add(&format!("us_per_pod_{how}"), cores * 1e6 / per_second.max(1.0));
         Ok(())
     }
 

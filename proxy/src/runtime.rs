@@ -1,8 +1,10 @@
-//! The runtime every data-plane thread runs: single-threaded, with `spawn_local` available everywhere.
+//! The runtime every data-plane thread runs: single-threaded, with `spawn_local` available everywhere. And how many files
+//! its process may open.
 
 use std::future::Future;
 use std::io;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 /// Builds a single-threaded runtime on which [`crate::serve`] and [`crate::Pool`] can be used.
@@ -13,6 +15,17 @@ pub fn local() -> io::Result<LocalRuntime> {
 /// Runs a future to its end on a new runtime of [`local`] on this thread.
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
     Ok(local()?.block_on(future))
+}
+
+/// Takes as many files as the system lets this process have, as Go's runtime does: some container runtimes start a
+/// process with a limit of 1024 that it may raise, and a process that talks to thousands needs a socket for each.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, limit = limit.current, "the limit of open files stays");
+    }
 }
 
 /// Spawns hyper's background work (h2 streams) on the current local runtime.

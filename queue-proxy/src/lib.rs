@@ -6,7 +6,7 @@
 //! 1. [`config`]: environment → [`Config`]; certificates for the TLS port, if they are mounted.
 //! 2. [`probe`]: is this request a probe? [`readiness`] answers whether the app is ready.
 //! 3. [`drainer`]: a pod that goes away fails its probes and serves on until it is quiet.
-//! 4. [`stats`]: every other request counts, from here to its last byte.
+//! 4. [`stats`]: every other request counts, from here to its last byte; [`broadcast`] tells who listens.
 //! 5. [`breaker`]: a slot, or a place in the line for one.
 //! 6. [`handler`] forwards with the engine of the `proxy` crate; [`forwarded`] adds one header.
 //! 7. [`side_ports`]: drain, stat, [`metrics`], profiles.
@@ -16,6 +16,7 @@
 //! One thread, no lock, no Kubernetes API. The page "what happens to a request" is `README.md` of this crate.
 
 pub mod breaker;
+pub mod broadcast;
 pub mod config;
 pub mod drainer;
 pub mod forwarded;

@@ -175,6 +175,7 @@ impl QueueProxy {
             () = end => {}
         }
         side.begin();
+        sidecar.broadcast.end();
         // A waiting preStop hook is answered before the process goes.
         let _ = tokio::time::timeout(Duration::from_secs(1), side.idle()).await;
         sending.end().await;

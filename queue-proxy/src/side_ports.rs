@@ -61,14 +61,19 @@ pub async fn admin(
     Ok(Response::new(Body::empty()))
 }
 
-/// The stat that the autoscaler scrapes. Always protobuf, whatever Accept says; never 502 or 503, which the reader
-/// takes for a mesh.
+/// The stat that the autoscaler scrapes, or stats as they come for one that listens. Always protobuf, whatever Accept
+/// says; never 502 or 503, which the reader takes for a mesh.
 pub fn stat(sidecar: &Sidecar, request: &Request<Body>) -> Response<Body> {
     if request.uri().path() != "/metrics" {
         return not_found();
     }
-    let mut response = Response::new(Body::full(sidecar.stat()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(api::stat::CONTENT_TYPE));
+    let listens = request.method() == Method::GET && request.headers().contains_key(api::stat::STREAM);
+    let (body, content_type) = match listens.then(|| sidecar.broadcast.listen()).flatten() {
+        Some(stream) => (stream, api::stat::STREAM_CONTENT_TYPE),
+        None => (Body::full(sidecar.stat()), api::stat::CONTENT_TYPE),
+    };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

@@ -19,6 +19,7 @@ use telemetry::traces::{Trace, Traces};
 use tokio::sync::Notify;
 
 use crate::breaker::{Breaker, Slot};
+use crate::broadcast::Broadcast;
 use crate::config::Config;
 use crate::drainer::Drainer;
 use crate::metrics::{Answer, Arrival, Metrics, Outcome};
@@ -60,6 +61,8 @@ pub struct Sidecar {
     pub outbox: Option<Arc<Outbox>>,
     /// Whose requests these are.
     pub identity: Arc<Identity>,
+    /// Autoscalers that listen.
+    pub broadcast: Broadcast,
     epoch: Instant,
     window: RefCell<Window>,
     stat: RefCell<Bytes>,
@@ -100,6 +103,7 @@ impl Sidecar {
             epoch: Instant::now(),
             window: RefCell::default(),
             stat: RefCell::new(fresh.encode_to_vec().into()),
+            broadcast: Broadcast::new(fresh),
             active: Cell::new(0),
             no_active: Notify::new(),
         })
@@ -110,11 +114,12 @@ impl Sidecar {
         self.stat.borrow().clone()
     }
 
-    /// Closes the window and renews the stat.
+    /// Closes the window, renews the stat, and tells who listens.
     pub fn report(&self) {
         let now = self.epoch.elapsed();
-        let report = self.window.borrow_mut().report(now);
-        *self.stat.borrow_mut() = report.to_stat(&self.identity.pod, REPORT_PERIOD, now).encode_to_vec().into();
+        let stat = self.window.borrow_mut().report(now).to_stat(&self.identity.pod, REPORT_PERIOD, now);
+        *self.stat.borrow_mut() = stat.encode_to_vec().into();
+        self.broadcast.window(&stat);
     }
 
     /// Requests in flight, upgraded connections not among them.

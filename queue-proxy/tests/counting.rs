@@ -108,6 +108,58 @@ fn the_stat_is_protobuf_whatever_is_asked_and_however() {
     });
 }
 
+/// What comes up to and with `end`, and nothing beyond it.
+async fn through(client: &mut Raw, end: &str) -> String {
+    let mut seen = Vec::new();
+    while !seen.ends_with(end.as_bytes()) {
+        seen.push(client.0.read_u8().await.unwrap());
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+/// The next report of a pod that tells by itself, from its connection: a line with the chunk's size, then the chunk.
+async fn told(client: &mut Raw) -> Stat {
+    let size = through(client, "\r\n").await;
+    let size = usize::from_str_radix(size.trim(), 16).unwrap();
+    let mut chunk = vec![0; size + 2];
+    client.0.read_exact(&mut chunk).await.unwrap();
+    Stat::decode_length_delimited(&chunk[..size]).unwrap()
+}
+
+#[test]
+fn who_listens_is_told_what_changes_and_the_end() {
+    on_runtime(async {
+        let release = Rc::new(Notify::new());
+        let gate = Rc::clone(&release);
+        let app = app(move |_| {
+            let gate = Rc::clone(&gate);
+            async move {
+                gate.notified().await;
+                Response::new(Body::empty())
+            }
+        });
+        let pod = Pod::before(app).await;
+        let mut listener = Raw::connect(pod.at.stats).await;
+        listener.send("GET /metrics HTTP/1.1\r\nHost: a\r\nDormouse-Stats: true\r\n\r\n").await;
+        let head = through(&mut listener, "\r\n\r\n").await.to_lowercase();
+        assert!(head.contains("\r\ncontent-type: application/vnd.dormouse.stats+protobuf\r\n"), "{head}");
+        assert_eq!(told(&mut listener).await.direct(), (0.0, 0.0), "where things stand");
+        let mut client = pod.connect().await;
+        client.send(&request("")).await;
+        // The window it came in, then a whole one.
+        assert_eq!(told(&mut listener).await.direct().1, 1.0);
+        let whole = told(&mut listener).await;
+        assert!((whole.direct().0 - 1.0).abs() < 1e-9 && whole.direct().1 == 0.0, "{whole:?}");
+        release.notify_one();
+        client.rest().await;
+        while told(&mut listener).await.direct() != (0.0, 0.0) {}
+        // Nobody waits for a pod that goes because somebody listens.
+        pod.shutdown.cancel();
+        assert_eq!(listener.rest().await, "0\r\n\r\n");
+        pod.ended.await.unwrap();
+    });
+}
+
 async fn page(pod: &Pod) -> String {
     say(pod.at.user_metrics.unwrap(), &get("/metrics")).await
 }

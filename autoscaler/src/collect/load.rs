@@ -52,8 +52,13 @@ impl Load {
 
     /// Adds a report. What came through an activator is taken off: the activator reported it already.
     pub fn record(&mut self, at: Moment, stat: &Stat) {
-        self.concurrency.record(at, stat.average_concurrent_requests - stat.average_proxied_concurrent_requests);
-        self.requests.record(at, stat.request_count - stat.proxied_request_count);
+        self.add(at, stat.direct());
+    }
+
+    /// Adds requests in flight and per second.
+    pub fn add(&mut self, at: Moment, (concurrency, requests): (f64, f64)) {
+        self.concurrency.record(at, concurrency);
+        self.requests.record(at, requests);
     }
 
     /// Averages over the stable and the panic window.

@@ -1,7 +1,9 @@
-//! Where load comes from: frames of activators over a websocket ([`server`]), and queue-proxies, asked once a second
-//! ([`scrape`]). Both end as [`Load`], four windows per revision; [`Pods`] says whom to ask.
+//! Where load comes from: frames of activators over a websocket ([`server`]); queue-proxies that tell when something
+//! changes ([`listeners`]), or else are asked once a second ([`scrape`]). All of it ends as [`Load`], four windows per
+//! revision; [`Pods`] says whom to listen to and whom to ask.
 
 pub mod http;
+pub mod listeners;
 mod load;
 pub mod mesh;
 pub mod pod;
@@ -9,6 +11,8 @@ mod pods;
 pub mod prometheus;
 pub mod scrape;
 pub mod server;
+pub mod stream;
 
+pub use listeners::Heard;
 pub use load::{Load, is_plausible};
 pub use pods::{Candidate, Counts, DELETION_COST, PodPhase, PodView, Pods};

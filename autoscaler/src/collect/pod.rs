@@ -77,8 +77,22 @@ impl Pod {
     }
 }
 
-/// The report in an answer and whether the connection can be kept; `None` while there is more to come.
-pub fn parse(bytes: &[u8]) -> Result<Option<(Stat, bool)>, Error> {
+/// The head of an answer.
+pub(super) struct Head {
+    /// Where its body begins.
+    pub(super) end: usize,
+    /// What of it matters here.
+    pub(super) content_type: String,
+    /// Length of the body, where it is told.
+    length: Option<usize>,
+    /// The body comes in chunks.
+    pub(super) chunked: bool,
+    /// The connection can be kept.
+    keeps: bool,
+}
+
+/// The head of an answer that is good; `None` while there is more to come.
+pub(super) fn head(bytes: &[u8]) -> Result<Option<Head>, Error> {
     let no = |what: &dyn std::fmt::Display| Error::NoStat(what.to_string());
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
@@ -92,19 +106,32 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Stat, bool)>, Error> {
         let found = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
         found.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
     };
-    let content_type = value("content-type").unwrap_or_default();
-    if content_type != CONTENT_TYPE {
-        return Err(no(&format_args!("content type {content_type:?}")));
+    let closes = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok(Some(Head {
+        end,
+        content_type: value("content-type").unwrap_or_default().to_owned(),
+        length: value("content-length").and_then(|text| text.parse().ok()),
+        chunked: value("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")),
+        // HTTP/1.0 keeps nothing unless asked.
+        keeps: !closes && head.version == Some(1),
+    }))
+}
+
+/// The report in an answer and whether the connection can be kept; `None` while there is more to come.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Stat, bool)>, Error> {
+    let no = |what: &dyn std::fmt::Display| Error::NoStat(what.to_string());
+    let Some(head) = head(bytes)? else { return Ok(None) };
+    if head.content_type != CONTENT_TYPE {
+        return Err(no(&format_args!("content type {:?}", head.content_type)));
     }
-    let length: usize = value("content-length").and_then(|text| text.parse().ok()).ok_or_else(|| no(&"no length"))?;
+    let length = head.length.ok_or_else(|| no(&"no length"))?;
     if length > MAX_SCRAPE_BYTES {
         return Err(no(&format_args!("{length} bytes")));
     }
-    let Some(body) = bytes.get(end..end + length) else { return Ok(None) };
+    let Some(body) = bytes.get(head.end..head.end + length) else { return Ok(None) };
     let stat = Stat::decode(body).map_err(|error| no(&error))?;
-    let closes = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    // HTTP/1.0 keeps nothing unless asked, and bytes that nobody asked for are a sign of confusion.
-    Ok(Some((stat, !closes && head.version == Some(1) && bytes.len() == end + length)))
+    // Bytes that nobody asked for are a sign of confusion.
+    Ok(Some((stat, head.keeps && bytes.len() == head.end + length)))
 }
 
 #[cfg(test)]

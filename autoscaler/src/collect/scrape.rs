@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::stat::{CONTENT_TYPE, Stat};
+use api::stat::{CONTENT_TYPE, STREAM, Stat};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Semaphore;
 
@@ -23,7 +23,7 @@ use super::{
 use crate::{algorithm::sampling::sample_size, key::Key};
 
 /// One pod may take this long.
-const TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// Kept connections in all.
 const MAX_IDLE: usize = 4096;
 /// Tells a mesh that a pod is meant and not its Service (upstream's very name).
@@ -202,7 +202,7 @@ impl Scraper {
             Some(pod) => pod,
             None => Pod::connect(address, TIMEOUT).await?,
         };
-        let request = self.request(address, host);
+        let request = self.request(address, host, "");
         let answer = match pod.ask(request.as_bytes(), TIMEOUT).await {
             // The pod may have closed what was kept.
             Err(pod::Error::Io(..) | pod::Error::NoStat(_)) if was_kept => {
@@ -224,12 +224,24 @@ impl Scraper {
         Ok(stat)
     }
 
-    fn request(&self, address: SocketAddr, host: Option<&str>) -> String {
-        let accept = format!("Accept: {CONTENT_TYPE}\r\n\r\n");
+    /// Whether pods can be listened to: one that a mesh chooses for each connection is not the one that was meant.
+    pub fn reaches_pods(&self) -> bool {
+        self.0.reach.way(false) != Way::Service
+    }
+
+    /// Where and how to ask a pod to tell by itself.
+    pub(super) fn listening(&self, pod: IpAddr, revision: &Key, service: &str) -> (SocketAddr, String) {
+        let address = SocketAddr::new(pod, self.0.port);
+        let host = format!("{service}.{}", revision.namespace());
+        (address, self.request(address, Some(&host), &format!("{STREAM}: true\r\n")))
+    }
+
+    fn request(&self, address: SocketAddr, host: Option<&str>, more: &str) -> String {
+        let rest = format!("{more}Accept: {CONTENT_TYPE}\r\n\r\n");
         // A mesh that lets pods be asked by address wants to know whose they are.
         match host.filter(|_| self.0.reach.addressable) {
-            Some(host) => format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n{DIRECT}: true\r\n{accept}"),
-            None => format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n{accept}"),
+            Some(host) => format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n{DIRECT}: true\r\n{rest}"),
+            None => format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n{rest}"),
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Engine {
     pub(super) revisions: HashMap<Key, Box<Revision>>,
     pub(super) pods: Pods,
     pub(super) schedule: Schedule,
+    /// Pods can be listened to.
+    pub(super) listens: bool,
     /// Revisions to look at when there is time: settings changed, or everything was listed.
     sweep: Vec<Key>,
     /// Kinds that are not listed yet.
@@ -65,6 +67,7 @@ impl Engine {
             revisions: HashMap::new(),
             pods: Pods::default(),
             schedule: Schedule::default(),
+            listens: false,
             sweep: Vec::new(),
             unsynced: vec![
                 Kind::PodAutoscaler,
@@ -122,6 +125,7 @@ impl Engine {
                 }
             }
             Event::Scraped(key, stat) => self.scraped(&key, stat.as_ref(), now),
+            Event::Heard(key, pod, heard) => self.heard(&key, pod, heard, now, out),
             Event::Measured(key, value) => self.measured(&key, value, now),
             Event::PodAutoscaler(Change::Applied(pa)) => self.pod_autoscaler(*pa, now, out),
             Event::PodAutoscaler(Change::Deleted(key)) => {
@@ -296,6 +300,7 @@ impl Engine {
             if revision.live.is_some() || counts != Counts::default() {
                 wake(revision, key, &self.metrics);
                 self.set_scraping(key, counts, now);
+                self.follow_pods(key, now, out);
             }
             // A reported load may have waited for the last list.
             self.tick_and_look(key, now, out);
@@ -330,6 +335,7 @@ impl Engine {
             return false;
         }
         super::load::assume_quiet(live, now);
+        super::listen::fill(live, &revision.scaling, now);
         let decided = revision.decide(ready, now);
         let ticks = revision.needs_tick(now);
         let Some(live) = &mut revision.live else { return false };

@@ -1,6 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use api::{
     autoscaling::{Metric, MetricSpec, PodAutoscaler, PodAutoscalerStatus},
@@ -11,7 +11,7 @@ use api::{
 use tokio::sync::oneshot;
 
 use crate::{
-    collect::{Candidate, PodView, scrape::Round},
+    collect::{Candidate, Heard, PodView, scrape::Round},
     key::Key,
     ledger::Account,
     ownership::Held,
@@ -64,6 +64,8 @@ pub enum Event {
     Frame(WireStatMessages),
     /// A round of scraping ended; `None` where there was nothing to record.
     Scraped(Key, Option<Stat>),
+    /// Something came of listening to a pod of a revision.
+    Heard(Key, IpAddr, Heard),
     /// A PodAutoscaler.
     PodAutoscaler(Change<Box<PodAutoscaler>>),
     /// A ServerlessService.
@@ -161,6 +163,17 @@ pub enum Effect {
         /// Whom, and how.
         round: Round,
     },
+    /// Listen to a pod; answered with [`Event::Heard`], as often as there is something.
+    Listen {
+        /// Revision.
+        key: Key,
+        /// Its address.
+        pod: IpAddr,
+        /// The revision's private Service.
+        service: String,
+    },
+    /// Listen to this pod of the revision no longer.
+    Hush(Key, IpAddr),
     /// Hand a report on to the holder of its bucket.
     Forward(u8, WireStatMessage),
     /// Look after a revision that a HorizontalPodAutoscaler scales.

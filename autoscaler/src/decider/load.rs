@@ -1,4 +1,5 @@
-//! How the engine learns the load: reports of activators, rounds of asking pods, other sources.
+//! How the engine learns the load: reports of activators, rounds of asking pods that do not tell by themselves
+//! ([`super::listen`]), other sources.
 //!
 //! A pod that has nothing to add to what activators report need not be asked every second: after a few such rounds
 //! while activators report, one pod is asked every fifteen seconds, and the seconds between count as the zeros they would
@@ -12,6 +13,7 @@ use super::{
     Engine,
     engine::{TICK, wake},
     event::Effect,
+    listen::CHECK,
     revision::{Live, Revision},
 };
 use crate::{
@@ -31,7 +33,7 @@ const QUIET_ROUNDS: u8 = 3;
 /// Rhythm of asking another source.
 const MEASURE: Duration = Duration::from_secs(5);
 /// Least time between two decisions that a burst asks for.
-const BURST_GAP: Duration = Duration::from_millis(20);
+pub(super) const BURST_GAP: Duration = Duration::from_millis(20);
 /// Load below which a pod has nothing to add: rounding of averages.
 const NOTHING: f64 = 1e-6;
 
@@ -149,6 +151,7 @@ impl Engine {
         let Some(live) = &mut revision.live else { return };
         if !scrapes {
             live.scrape_at = None;
+            live.listening = None;
         } else if live.scrape_at.is_none() {
             // A report lets the averages start as soon as a pod can take load.
             live.scrape_at = Some(now.plus(phase(key)));
@@ -166,8 +169,14 @@ impl Engine {
         }
     }
 
-    /// Starts a round of asking, unless the last is still under way.
+    /// Starts a round of asking, unless the last is still under way or pods tell by themselves.
     pub(super) fn scrape(&mut self, key: &Key, now: Moment, out: &mut Vec<Effect>) {
+        if self.listen(key, now, out) {
+            if let Some(live) = self.revisions.get_mut(key).and_then(|revision| revision.live.as_mut()) {
+                live.scrape_at = Some(now.plus(CHECK));
+            }
+            return;
+        }
         let Some(revision) = self.revisions.get_mut(key) else { return };
         let sparse = revision.is_reported_by_activators(now);
         let Revision { live: Some(live), scaling, pa, metric, .. } = &mut **revision else { return };
@@ -212,8 +221,8 @@ fn is_quiet(live: &Live) -> bool {
 }
 
 fn adds_nothing(stat: &Stat) -> bool {
-    (stat.average_concurrent_requests - stat.average_proxied_concurrent_requests).abs() < NOTHING
-        && (stat.request_count - stat.proxied_request_count).abs() < NOTHING
+    let (in_flight, rate) = stat.direct();
+    in_flight.abs() < NOTHING && rate.abs() < NOTHING
 }
 
 /// Pods that are not asked because they have nothing to add add a zero, as if they had been asked.
@@ -229,18 +238,26 @@ pub(super) fn assume_quiet(live: &mut Live, now: Moment) {
 /// Adds a report to a revision's load; refuses implausible ones and says so once.
 fn record(revision: &mut Revision, key: &Key, stat: &Stat, at: Moment, now: Moment, metrics: &Metrics) -> bool {
     let Revision { live: Some(live), scaling, .. } = revision else { return false };
-    if !is_plausible(stat) {
-        metrics.bad_stats.inc();
-        if !live.warned_of_bad_stats {
-            live.warned_of_bad_stats = true;
-            tracing::warn!(revision = %key, ?stat, "implausible report refused; further ones are only counted");
-        }
+    if !is_good(live, key, stat, metrics) {
         return false;
     }
     // A reporter's clock may run ahead; its future must not push the past out of the windows.
     let at = at.min(now);
     live.load.get_or_insert_with(|| Box::new(Load::new(scaling))).record(at, stat);
     true
+}
+
+/// Whether a report can be believed; says so once where not.
+pub(super) fn is_good(live: &mut Live, key: &Key, stat: &Stat, metrics: &Metrics) -> bool {
+    let good = is_plausible(stat);
+    if !good {
+        metrics.bad_stats.inc();
+        if !live.warned_of_bad_stats {
+            live.warned_of_bad_stats = true;
+            tracing::warn!(revision = %key, ?stat, "implausible report refused; further ones are only counted");
+        }
+    }
+    good
 }
 
 /// Spreads revisions over the second, so that scrapes do not come in bursts.

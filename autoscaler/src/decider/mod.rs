@@ -6,6 +6,7 @@
 
 mod engine;
 mod event;
+mod listen;
 mod load;
 mod objects;
 mod record;

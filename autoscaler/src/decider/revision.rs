@@ -3,7 +3,10 @@
 
 use std::{hash::Hasher, sync::Arc, time::Duration};
 
-use super::record::{self, MetricRecord, PaRecord, SksRecord};
+use super::{
+    listen::Listening,
+    record::{self, MetricRecord, PaRecord, SksRecord},
+};
 use crate::{
     algorithm::{
         Decision, Inputs, RevisionScaling, State,
@@ -127,6 +130,10 @@ pub(super) struct Live {
     pub(super) echoes: [Echo; 3],
     pub(super) warned_of_bad_stats: bool,
     pub(super) metrics: RevisionMetrics,
+    /// Pods that tell by themselves, where they do.
+    pub(super) listening: Option<Box<Listening>>,
+    /// Pods could not, and are not tried again before this.
+    pub(super) unable_until: Option<Moment>,
     /// When an activator reported last.
     pub(super) reported_at: Option<Moment>,
     /// Rounds of scraping in a row in which pods had nothing that activators had not reported.
@@ -153,6 +160,8 @@ impl Live {
             echoes: Default::default(),
             warned_of_bad_stats: false,
             metrics,
+            listening: None,
+            unable_until: None,
             reported_at: None,
             quiet_rounds: 0,
             measured_at: None,

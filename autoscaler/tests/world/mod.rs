@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // each test crate uses its part
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use api::{
     autoscaling::{Metric, PodAutoscaler, PodAutoscalerSpec, ScaleTargetRef},
@@ -12,7 +12,7 @@ use api::{
     stat::{Stat, WireStatMessage, WireStatMessages},
 };
 use autoscaler::{
-    collect::{PodPhase, PodView},
+    collect::{Heard, PodPhase, PodView},
     decider::{Change, Effect, Engine, Event, Kind, Settings, Write, Written},
     key::Key,
     metrics::Metrics,
@@ -49,6 +49,12 @@ pub(crate) struct World {
     pub(crate) asked: usize,
     /// Pods do not answer.
     pub(crate) frozen: bool,
+    /// Listened to, and the answer to the first question is this, if it is not what is scraped.
+    pub(crate) listened: BTreeMap<IpAddr, usize>,
+    pub(crate) hushed: Vec<IpAddr>,
+    pub(crate) first_answer: Option<Heard>,
+    /// What all ready pods share.
+    pub(crate) shared: Option<(f64, f64)>,
     /// What another source answers, and what it was asked.
     pub(crate) measured: Option<f64>,
     pub(crate) queries: Vec<String>,
@@ -58,6 +64,14 @@ pub(crate) struct World {
 
 pub(crate) fn key() -> Key {
     Key::new("ns", "rev")
+}
+
+fn stat(concurrency: f64, count: f64) -> Stat {
+    Stat { average_concurrent_requests: concurrency, request_count: count, ..Stat::default() }
+}
+
+pub(crate) fn address(pod: i32) -> IpAddr {
+    [127, 1, (pod / 250) as u8, 1 + (pod % 250) as u8].into()
 }
 
 impl World {
@@ -110,9 +124,19 @@ impl World {
             scraped: Stat::default(),
             asked: 0,
             frozen: false,
+            listened: BTreeMap::new(),
+            hushed: Vec::new(),
+            first_answer: None,
+            shared: None,
             measured: None,
             queries: Vec::new(),
         }
+    }
+
+    /// Pods can be listened to.
+    pub(crate) fn listening(mut self) -> Self {
+        self.engine = self.engine.listening();
+        self
     }
 
     pub(crate) fn start(&mut self, settings: settings::Autoscaler) {
@@ -148,9 +172,19 @@ impl World {
                 Effect::Scrape { round, .. } => {
                     self.asked += round.wanted;
                     if !self.frozen {
-                        self.send(Event::Scraped(key(), Some(self.scraped.clone())));
+                        let all = self.shared.map(|(concurrency, count)| stat(concurrency, count));
+                        self.send(Event::Scraped(key(), Some(all.unwrap_or_else(|| self.scraped.clone()))));
                     }
                 }
+                Effect::Listen { pod, .. } => {
+                    let times = self.listened.entry(pod).or_default();
+                    *times += 1;
+                    // A new pod has nothing yet of what the others share.
+                    let is_new = *times == 1 && self.shared.is_some() && self.ready > 1;
+                    let stat = if is_new { Stat::default() } else { self.scraped.clone() };
+                    self.hear(pod, self.first_answer.clone().unwrap_or(Heard::Told(stat)));
+                }
+                Effect::Hush(_, pod) => self.hushed.push(pod),
                 Effect::Horizontal(key, _) => self.horizontal.push(key),
                 Effect::Forward(..) => panic!("there is nobody else"),
                 Effect::Fetch(_) => self.send(Event::Fetched(key(), Some(Box::new(self.pa.clone())))),
@@ -243,8 +277,10 @@ impl World {
         }
         for (pod, _) in self.pods.split_off(&replicas) {
             self.ready = self.ready.min(replicas);
+            self.listened.remove(&address(pod));
             self.send(Event::Pod(Change::Deleted(Key::new("ns", &format!("rev-{pod}")))));
         }
+        self.share_anew();
     }
 
     pub(crate) fn pods_get_ready(&mut self) {
@@ -255,18 +291,40 @@ impl World {
                 self.send(Event::Pod(Change::Applied(PodView {
                     pod: Key::new("ns", &format!("rev-{pod}")),
                     revision: key(),
-                    address: Some([127, 0, 0, 1].into()),
+                    address: Some(address(pod)),
                     started: self.now,
                     phase: Some(PodPhase::Ready),
                     deletion_cost: 0,
                 })));
+                self.share_anew();
+            }
+        }
+    }
+
+    pub(crate) fn hear(&mut self, pod: IpAddr, heard: Heard) {
+        self.send(Event::Heard(key(), pod, heard));
+    }
+
+    /// All ready pods share this from now on, and say so.
+    pub(crate) fn share(&mut self, concurrency: f64, count: f64) {
+        self.shared = Some((concurrency, count));
+        self.share_anew();
+    }
+
+    fn share_anew(&mut self) {
+        let Some((concurrency, count)) = self.shared else { return };
+        let pods = f64::from(self.ready.max(1));
+        self.scraped = stat(concurrency / pods, count / pods);
+        for pod in (0..self.ready).map(address) {
+            if self.listened.contains_key(&pod) {
+                self.hear(pod, Heard::Told(self.scraped.clone()));
             }
         }
     }
 
     pub(crate) fn report(&mut self, concurrency: f64, count: f64) {
-        let stat = Stat { average_concurrent_requests: concurrency, request_count: count, ..Stat::default() };
-        let message = WireStatMessage { namespace: "ns".into(), name: "rev".into(), stat: Some(stat) };
+        let stat = Some(stat(concurrency, count));
+        let message = WireStatMessage { namespace: "ns".into(), name: "rev".into(), stat };
         self.send(Event::Frame(WireStatMessages { messages: vec![message] }));
     }
 
