@@ -5,7 +5,7 @@ use std::{hash::Hasher, sync::Arc, time::Duration};
 
 use super::{
     listen::Listening,
-    record::{self, MetricRecord, PaRecord, SksRecord},
+    record::{MetricRecord, PaRecord, SksRecord},
 };
 use crate::{
     algorithm::{
@@ -218,8 +218,8 @@ impl Revision {
 
     /// Begins to decide about it. The state to begin with goes into its [`Live`], if it needs one.
     pub(super) fn begin(&mut self, ready: i32, now: Moment) -> Option<State> {
-        let wanted = record::wanted(&self.pa);
-        let activity = record::activity(&self.pa).map(|(activity, _)| activity);
+        let wanted = self.pa.wanted();
+        let activity = self.pa.activity().map(|(activity, _)| activity);
         self.live = None;
         self.excess_burst_capacity = initial_excess_burst_capacity(&self.scaling);
         // What an earlier process decided is still in the status; only a revision never seen starts from its pods.

@@ -36,11 +36,15 @@ pub(crate) struct World {
     pub(crate) ready: i32,
     pub(crate) pod_start: Duration,
     pub(crate) activator_answers: bool,
+    /// The network controller has not seen the ServerlessService yet.
+    pub(crate) network_is_slow: bool,
     /// Writes of this kind fail.
     pub(crate) broken: Option<&'static str>,
     /// (second since start, replicas) of every scale write.
     pub(crate) scales: Vec<(i64, i32)>,
     pub(crate) status_writes: usize,
+    /// Reasons that `Active` was written with, each once in a row.
+    pub(crate) reasons: Vec<String>,
     pub(crate) modes: Vec<String>,
     pub(crate) decided: usize,
     /// What pods answer; by default everything came through activators, and they reported it.
@@ -115,9 +119,11 @@ impl World {
             ready: 0,
             pod_start: Duration::from_secs(1),
             activator_answers: true,
+            network_is_slow: false,
             broken: None,
             scales: Vec::new(),
             status_writes: 0,
+            reasons: Vec::new(),
             modes: Vec::new(),
             decided: 0,
             horizontal: Vec::new(),
@@ -240,6 +246,10 @@ impl World {
             Write::Status(status) => {
                 self.status_writes += 1;
                 self.pa.status = Some(*status);
+                let reason = self.active().1.to_owned();
+                if self.reasons.last() != Some(&reason) {
+                    self.reasons.push(reason);
+                }
                 self.pa.metadata.resource_version = Some(self.next_version());
                 self.send(Event::Wrote(key(), Written::Status(Ok(Box::new(self.pa.clone())))));
             }
@@ -249,6 +259,10 @@ impl World {
     /// The network controller, in no time.
     pub(crate) fn set_sks(&mut self, mut sks: ServerlessService) {
         self.modes.push(sks.spec.mode.clone().unwrap());
+        if self.network_is_slow {
+            self.sks = Some(sks.clone());
+            return self.send(Event::Wrote(key(), Written::Sks(Ok(Box::new(sks)))));
+        }
         let set = conditions::ConditionSet { dependents: &["EndpointsPopulated"] };
         let mut status = ServerlessServiceStatus {
             service_name: Some("rev".into()),
@@ -351,8 +365,19 @@ impl World {
     }
 
     pub(crate) fn active(&self) -> (&str, &str) {
+        self.condition("Active")
+    }
+
+    /// Status and reason of a condition.
+    pub(crate) fn condition(&self, name: &str) -> (&str, &str) {
         let status = self.pa.status.as_ref().unwrap();
-        let c = conditions::get(&status.conditions, "Active").unwrap();
+        let c = conditions::get(&status.conditions, name).unwrap();
         (c.status.as_str(), c.reason.as_deref().unwrap_or(""))
+    }
+
+    /// Mode and number of activators.
+    pub(crate) fn path(&self) -> (&str, i32) {
+        let spec = &self.sks.as_ref().unwrap().spec;
+        (spec.mode.as_deref().unwrap(), spec.num_activators.unwrap())
     }
 }
