@@ -17,8 +17,15 @@ mod cluster;
 use std::{sync::Arc, time::Duration};
 
 use activator::Activator;
+use api::stat::{CONTENT_TYPE, Stat};
 use arc_swap::ArcSwap;
-use autoscaler::Autoscaler;
+use autoscaler::{
+    Autoscaler,
+    apply::write::Writer,
+    collect::{Candidate, scrape::Scraper},
+    decider::{Write, Written},
+    key::Key,
+};
 use cluster::Cluster;
 use control::{Controller, admission, settings::Settings};
 use k8s_openapi::api::{
@@ -31,8 +38,13 @@ use kube::{
     core::GroupVersionKind,
 };
 use local::system;
+use prost::Message;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take before the test calls it hung; nothing is timed.
@@ -76,7 +88,7 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     });
 
     let services = Services { client: client.clone(), settings };
-    services.create("hello", "one").await;
+    services.create("hello", "one", json!({})).await;
     services.ready("hello", "hello-00001").await;
     services
         .change("hello", &json!({ "spec": { "template": { "spec": { "containers": [container("two")] } } } }))
@@ -105,9 +117,84 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
         assert!(ready(&object, "Ready"), "{object:#}");
         assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"], "{kind} {name}");
     }
+    // One that the cluster itself scales.
+    let annotations = json!({
+        "autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev", "autoscaling.knative.dev/metric": "memory",
+        "autoscaling.knative.dev/target": "75", "autoscaling.knative.dev/min-scale": "2",
+        "autoscaling.knative.dev/max-scale": "7", "autoscaling.knative.dev/window": "90s",
+    });
+    services.create("horizontal", "one", annotations).await;
+    let horizontals = services.api("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
+    until("it has a HorizontalPodAutoscaler", || async {
+        horizontals.get_opt("horizontal-00001").await.unwrap().is_some()
+    })
+    .await;
+    let made = horizontals.get("horizontal-00001").await.unwrap();
+    let spec = &made.data["spec"];
+    assert_eq!((&spec["minReplicas"], &spec["maxReplicas"]), (&json!(2), &json!(7)));
+    assert_eq!(spec["scaleTargetRef"]["name"], "horizontal-00001-deployment");
+    assert_eq!(spec["metrics"][0]["resource"]["target"]["averageValue"], "75Mi");
+    assert_eq!(spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"], 90);
+    let owner = &made.metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!((owner.kind.as_str(), owner.controller), ("PodAutoscaler", Some(true)));
+    // Its own controller is not here; this is what it would say.
+    let said = json!({ "status": { "currentReplicas": 2, "desiredReplicas": 2, "conditions": [] } });
+    horizontals.patch_status("horizontal-00001", &PatchParams::default(), &Patch::Merge(said)).await.unwrap();
+    services.ready("horizontal", "horizontal-00001").await;
+
     stop.cancel();
     while let Some(ended) = parts.join_next().await {
         ended.unwrap().unwrap();
+    }
+}
+
+/// The least busy of three pods is marked, and the scale written.
+#[tokio::test]
+async fn pods_are_marked_and_deployments_scaled_on_a_real_api_server() {
+    let real = Cluster::find().await;
+    let client = real.client();
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
+    let template = json!({ "metadata": { "labels": { "app": "rev" } },
+        "spec": { "containers": [{ "name": "app", "image": "dev.local/hello" }] } });
+    let deployment = json!({ "metadata": { "name": "rev-deployment" },
+        "spec": { "replicas": 3, "selector": { "matchLabels": { "app": "rev" } }, "template": template } });
+    let deployment = serde_json::from_value(deployment).unwrap();
+    deployments.create(&PostParams::default(), &deployment).await.unwrap();
+
+    let mut candidates = Vec::new();
+    let mut port = 0;
+    for (nth, busy) in [5.0, 1.0, 9.0].into_iter().enumerate() {
+        let name = format!("rev-{nth}");
+        let mut pod = template.clone();
+        pod["metadata"]["name"] = json!(name);
+        pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+        let listener = TcpListener::bind((format!("127.0.9.{}", nth + 1), port)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        port = address.port();
+        tokio::spawn(says(listener, busy));
+        candidates.push(Candidate { name, address: address.ip(), deletion_cost: 0 });
+    }
+    let writer = Writer::new(client.clone(), Scraper::new(port));
+    let scale = Write::Scale { target: "rev-deployment".to_owned(), replicas: 2, candidates };
+    let written = writer.write(&Key::new("default", "rev"), scale).await;
+    assert!(matches!(written, Written::Scale(Ok((2, _)))), "{written:?}");
+    assert_eq!(deployments.get("rev-deployment").await.unwrap().spec.unwrap().replicas, Some(2));
+    for (name, cost) in [("rev-0", None), ("rev-1", Some("-100")), ("rev-2", None)] {
+        let annotations = pods.get(name).await.unwrap().metadata.annotations.unwrap_or_default();
+        let found = annotations.get("controller.kubernetes.io/pod-deletion-cost").map(String::as_str);
+        assert_eq!(found, cost, "{name}");
+    }
+}
+
+/// A pod's stats port.
+async fn says(listener: TcpListener, busy: f64) {
+    let stat = Stat { average_concurrent_requests: busy, ..Stat::default() }.encode_to_vec();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {}\r\n\r\n", stat.len());
+    let answer = [head.as_bytes(), &stat].concat();
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = [0; 1024];
+        while matches!(stream.read(&mut request).await, Ok(1..)) && stream.write_all(&answer).await.is_ok() {}
     }
 }
 
@@ -201,11 +288,12 @@ impl Services {
         serde_json::from_value(object.map_err(|denied| denied.message).unwrap()).unwrap()
     }
 
-    async fn create(&self, name: &str, version: &str) {
+    async fn create(&self, name: &str, version: &str, annotations: Value) {
         let object = json!({
             "apiVersion": "serving.knative.dev/v1", "kind": "Service",
             "metadata": { "name": name, "namespace": "default" },
-            "spec": { "template": { "spec": { "containers": [container(version)] } } },
+            "spec": { "template": {
+                "metadata": { "annotations": annotations }, "spec": { "containers": [container(version)] } } },
         });
         self.all().create(&PostParams::default(), &self.admitted(None, object)).await.unwrap();
     }
