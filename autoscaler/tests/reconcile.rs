@@ -34,6 +34,7 @@ fn s66_without_a_serverless_service_one_is_made_and_waited_for() {
     let mut world = world(&[]);
     world.network_is_slow = true;
     world.start(settings::Autoscaler::default());
+    world.idle(1);
     assert_eq!(world.path(), ("Proxy", 2));
     assert_eq!(world.condition("SKSReady"), ("Unknown", "NotReady"));
     let status = world.pa.status.as_ref().unwrap();
@@ -44,7 +45,23 @@ fn s66_without_a_serverless_service_one_is_made_and_waited_for() {
     world.network_is_slow = false;
     let sks = world.sks.clone().unwrap();
     world.set_sks(sks);
-    assert_eq!((world.condition("SKSReady").0, world.metric.is_some()), ("True", true));
+    assert!(world.metric.is_some());
+    world.idle(1);
+    assert_eq!(world.condition("SKSReady").0, "True");
+}
+
+#[test]
+fn details_of_a_status_wait_for_what_people_look_at() {
+    // Everything is there before anybody could look: one write says it all.
+    let mut world = world(&[]);
+    world.pod_start = Duration::ZERO;
+    world.start(settings::Autoscaler::default());
+    assert_eq!(world.status_writes, 0);
+    world.pods_get_ready();
+    assert_eq!((world.status_writes, world.condition("Ready").0), (1, "True"));
+    // A pod takes its time: meanwhile the details are told.
+    let world = started(&[]);
+    assert_eq!((world.status_writes, world.condition("Ready").0), (2, "True"));
 }
 
 #[test]

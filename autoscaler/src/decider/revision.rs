@@ -128,6 +128,8 @@ pub(super) struct Live {
     pub(super) backoff: Backoff,
     /// Last writes of ServerlessService, Metric and status.
     pub(super) echoes: [Echo; 3],
+    /// Until when a status of no more than details is held back.
+    pub(super) status_due: Option<Moment>,
     pub(super) warned_of_bad_stats: bool,
     pub(super) metrics: RevisionMetrics,
     /// Pods that tell by themselves, where they do.
@@ -158,6 +160,7 @@ impl Live {
             scale_backoff: Backoff::default(),
             backoff: Backoff::default(),
             echoes: Default::default(),
+            status_due: None,
             warned_of_bad_stats: false,
             metrics,
             listening: None,

@@ -1,5 +1,7 @@
 //! How a plan becomes effects: one write of a sort at a time, none while a pause lasts, none that was just made.
 
+use std::time::Duration;
+
 use super::{
     event::{Effect, ProbeTarget, Write},
     revision::{Echo, Revision},
@@ -13,6 +15,10 @@ use crate::{
 
 /// Most pods among which the least busy are looked for before some of them go.
 const MOST_CANDIDATES: usize = 256;
+
+/// How long a status that shows the same where anybody looks (Ready and Active) may wait for the next change. A revision
+/// that comes up passes through several such states within milliseconds, and so does one that many pods join.
+const DETAIL_DELAY: Duration = Duration::from_millis(100);
 
 /// Turns a plan into effects. The scale goes first: somebody may wait for it.
 pub(super) fn send(revision: &mut Revision, key: &Key, pods: &Pods, plan: Plan, now: Moment, out: &mut Vec<Effect>) {
@@ -49,10 +55,26 @@ pub(super) fn send(revision: &mut Revision, key: &Key, pods: &Pods, plan: Plan, 
         in_flight.metric = metric_echo.may_write(&change, now);
         if in_flight.metric { write(change, false) } else { echoed = true }
     }
-    if let (Some(status), false) = (plan.status, in_flight.status || paused) {
-        let change = Write::Status(status);
-        in_flight.status = status_echo.may_write(&change, now);
-        if in_flight.status { write(change, false) } else { echoed = true }
+    let mut held = None;
+    match plan.status {
+        None => live.status_due = None,
+        Some(_) if in_flight.status || paused => {}
+        Some(status) => {
+            held = if pa.shows_the_same(&status) {
+                Some(*live.status_due.get_or_insert(now.plus(DETAIL_DELAY))).filter(|due| *due > now)
+            } else {
+                None
+            };
+            if held.is_none() {
+                live.status_due = None;
+                let change = Write::Status(status);
+                in_flight.status = status_echo.may_write(&change, now);
+                if in_flight.status { write(change, false) } else { echoed = true }
+            }
+        }
+    }
+    if let Some(due) = held {
+        live.look_at = Some(live.look_at.map_or(due, |at| at.min(due)));
     }
     if echoed {
         let again = now.plus(Echo::GAP);

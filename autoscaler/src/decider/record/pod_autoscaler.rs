@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::{
     autoscaling::{PodAutoscaler, PodAutoscalerSpec, PodAutoscalerStatus},
+    conditions::{self, Condition, READY},
     labels::serving,
     networking::ObjectRef,
 };
@@ -16,7 +17,10 @@ use super::{
     name::{Name, TOLD_USUAL_TARGET, Uid},
 };
 use crate::{
-    algorithm::{condition::activity, zero::Activity},
+    algorithm::{
+        condition::{ACTIVE, activity},
+        zero::Activity,
+    },
     key::Key,
     moment::Moment,
 };
@@ -200,6 +204,17 @@ impl PaRecord {
     /// When its `Active` condition last changed, and how.
     pub(in crate::decider) fn activity(&self) -> Option<(Activity, Option<Moment>)> {
         self.status.as_ref().map(|status| activity(&status.conditions.list()))
+    }
+
+    /// Whether a status says of Ready and Active what the present one says. One that is not there says nothing, which is
+    /// Unknown.
+    pub(in crate::decider) fn shows_the_same(&self, status: &PodAutoscalerStatus) -> bool {
+        let now = self.status.as_ref().map(|status| status.conditions.list()).unwrap_or_default();
+        [READY, ACTIVE].into_iter().all(|name| {
+            let word =
+                |list: &[Condition]| conditions::get(list, name).map_or("Unknown", |c| c.status.as_str()).to_owned();
+            word(&now) == word(&status.conditions)
+        })
     }
 
     /// What the status said was wanted; -1 where it said nothing.
