@@ -37,8 +37,12 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, Reconcil
     let result = reconcile_children(context, &sks, &mut status, now).await;
     let before = sks.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     finish(&mut status, before, sks.metadata.generation);
-    // The autoscaler waits for the names in this status: no detail of it is put off.
-    let written = context.write_status_now(sks.as_ref(), status).await?;
+    let written = match &sks.status {
+        // Pods that are there at once make it ready within milliseconds: then the first status says so.
+        None => context.write_status(key, sks.as_ref(), status).await?,
+        // The autoscaler counts from what this status says of the path: no detail of it is put off.
+        Some(_) => context.write_status_now(sks.as_ref(), status).await?,
+    };
     result.map(|()| written)
 }
 
