@@ -130,6 +130,18 @@ impl Editor<'_> {
         self
     }
 
+    /// Says what another resource's condition says.
+    pub fn follow(&mut self, type_: &str, other: &Condition) -> &mut Self {
+        let (reason, message) = (other.reason.as_deref().unwrap_or(""), other.message.as_deref().unwrap_or(""));
+        if other.is_true() {
+            self.mark_true(type_)
+        } else if other.is_false() {
+            self.mark_false(type_, reason, message)
+        } else {
+            self.mark_unknown(type_, reason, message)
+        }
+    }
+
     /// Removes a condition that does not apply; `Ready` and its dependents stay.
     pub fn clear(&mut self, type_: &str) -> &mut Self {
         if type_ != READY && !self.is_dependent(type_) {

@@ -7,22 +7,24 @@ use kube::CustomResourceExt;
 
 use crate::{
     autoscaling::{Metric, PodAutoscaler},
-    networking::{Ingress, ServerlessService},
-    serving::{Configuration, Revision, Route, Service},
+    networking::{ClusterDomainClaim, Ingress, ServerlessService},
+    serving::{Configuration, DomainMapping, Revision, Route, Service},
 };
 
 /// All of them, in the order in which a reader meets the kinds. Made one by one as they are asked for: a schema that
 /// holds a whole pod takes megabytes while it is in memory.
 pub fn all() -> impl Iterator<Item = CustomResourceDefinition> + Send {
-    let makers: [fn() -> CustomResourceDefinition; 8] = [
+    let makers: [fn() -> CustomResourceDefinition; 10] = [
         Service::crd,
         Configuration::crd,
         Revision::crd,
         Route::crd,
+        DomainMapping::crd,
         PodAutoscaler::crd,
         Metric::crd,
         ServerlessService::crd,
         Ingress::crd,
+        ClusterDomainClaim::crd,
     ];
     makers.into_iter().map(|make| {
         let mut crd = make();
@@ -70,9 +72,15 @@ mod tests {
         assert_eq!(names, ["URL", "LatestCreated", "LatestReady", "Ready", "Reason"]);
         for crd in &crds {
             let version = &crd.spec.versions[0];
-            assert!(version.subresources.as_ref().unwrap().status.is_some(), "{:?}", crd.metadata.name);
-            assert_eq!(crd.spec.scope, "Namespaced");
+            let has_status = version.subresources.as_ref().is_some_and(|sub| sub.status.is_some());
+            // Of a claim there is nothing to say, and it is the whole cluster's.
+            let is_claim = crd.spec.names.kind == "ClusterDomainClaim";
+            assert_eq!(has_status, !is_claim, "{:?}", crd.metadata.name);
+            assert_eq!(crd.spec.scope, if is_claim { "Cluster" } else { "Namespaced" });
         }
+        let mapping = find("domainmappings.serving.knative.dev");
+        assert_eq!(mapping.spec.names.short_names.as_deref(), Some(&["dm".to_owned()][..]));
+        assert_eq!(mapping.spec.versions[0].name, "v1beta1");
     }
 
     #[test]

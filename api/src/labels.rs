@@ -16,6 +16,10 @@ pub mod serving {
     pub const ROUTE: &str = "serving.knative.dev/route";
     /// Label: namespace of that Route.
     pub const ROUTE_NAMESPACE: &str = "serving.knative.dev/routeNamespace";
+    /// Label of an Ingress: uid of the DomainMapping it was made for.
+    pub const DOMAIN_MAPPING_UID: &str = "serving.knative.dev/domainMappingUID";
+    /// Label: namespace of that DomainMapping.
+    pub const DOMAIN_MAPPING_NAMESPACE: &str = "serving.knative.dev/domainMappingNamespace";
     /// Label: `pending`, `active` or `reserve`.
     pub const ROUTING_STATE: &str = "serving.knative.dev/routingState";
     /// Label: Service an object belongs to.

@@ -4,27 +4,22 @@ use std::{sync::Arc, time::Instant};
 
 use api::{
     autoscaling::PodAutoscaler,
-    networking::{Ingress, ServerlessService},
-    serving::{Configuration, Revision, Route, Service},
-    settings::Data,
+    networking::{ClusterDomainClaim, Ingress, ServerlessService},
+    serving::{Configuration, DomainMapping, Revision, Route, Service},
 };
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Endpoints, Pod, Service as CoreService},
-};
-use kube::{
-    Api, ResourceExt,
-    api::ListParams,
-    runtime::{WatchStreamExt, watcher},
+    core::v1::{Endpoints, Pod, Service as CoreService},
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    configuration,
+    config_maps, configuration,
     context::{Context, ReconcileError},
+    domain_mapping,
     engine::{
         queue::Outcome,
         watch::watch_kind,
@@ -34,7 +29,6 @@ use crate::{
     gc, ingress, labeler,
     metrics::Metrics,
     revision, route, serverless_service, service,
-    settings::Settings,
 };
 
 /// Why the controller does not start or stops.
@@ -64,13 +58,9 @@ impl Controller {
     /// Reads the settings; nothing is watched or written before [`Self::run`].
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let metrics = Metrics::new(&config.registry)?;
-        let mut settings = Settings::new(&config.cluster_domain);
-        let maps: Api<ConfigMap> = Api::namespaced(config.client.clone(), &config.system_namespace);
-        let list = maps.list(&ListParams::default()).await;
-        let list = list.map_err(|source| Error::Settings { namespace: config.system_namespace.clone(), source })?;
-        for map in list {
-            take_over(&mut settings, &map.name_any(), &map.data.unwrap_or_default());
-        }
+        let settings = config_maps::read(&config.client, &config.system_namespace, &config.cluster_domain).await;
+        let settings =
+            settings.map_err(|source| Error::Settings { namespace: config.system_namespace.clone(), source })?;
         config.settings.store(Arc::new(settings));
         let world = Arc::new(World::new(&config.system_namespace));
         let writer = Writer::new(config.client.clone(), Arc::clone(&world), metrics.clone());
@@ -100,7 +90,14 @@ impl Controller {
         self.watch::<Pod>(&mut watches, &mut synced);
         self.watch::<CoreService>(&mut watches, &mut synced);
         self.watch::<Endpoints>(&mut watches, &mut synced);
-        watches.spawn(watch_settings(self.config.clone(), Arc::clone(&self.context)));
+        self.watch::<DomainMapping>(&mut watches, &mut synced);
+        self.watch::<ClusterDomainClaim>(&mut watches, &mut synced);
+        let (config, context) = (self.config.clone(), Arc::clone(&self.context));
+        watches.spawn(async move {
+            // A change wakes what depends on settings.
+            let wake = || context.world.wake_all();
+            config_maps::follow(config.client, &config.system_namespace, &context.settings, wake).await;
+        });
         // Before everything was listed once, "is not there" means nothing.
         for receiver in &mut synced {
             tokio::select! {
@@ -186,40 +183,6 @@ async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, ReconcileErr
         Kind::ServerlessService => serverless_service::reconcile(context, key).await,
         Kind::Route => route::reconcile(context, key).await,
         Kind::Ingress => ingress::reconcile(context, key).await,
-    }
-}
-
-fn take_over(settings: &mut Settings, name: &str, data: &Data) {
-    if let Err(error) = settings.apply(name, data) {
-        tracing::error!(%error, "setting refused; the last good value stays");
-    }
-}
-
-/// Follows the ConfigMaps; a change of any wakes what depends on settings.
-async fn watch_settings(config: Config, context: Arc<Context>) {
-    let maps: Api<ConfigMap> = Api::namespaced(config.client, &config.system_namespace);
-    let stream = watcher::watcher(maps, watcher::Config::default()).default_backoff();
-    futures::pin_mut!(stream);
-    while let Some(event) = stream.next().await {
-        let (name, data) = match event {
-            Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
-                (map.name_any(), map.data.unwrap_or_default())
-            }
-            // A deleted ConfigMap means defaults.
-            Ok(watcher::Event::Delete(map)) => (map.name_any(), Data::new()),
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => continue,
-            Err(error) => {
-                tracing::warn!(kind = "ConfigMap", %error, "watch broke; it starts again");
-                continue;
-            }
-        };
-        let before = context.settings.load_full();
-        let mut settings = before.as_ref().clone();
-        take_over(&mut settings, &name, &data);
-        if settings != *before {
-            tracing::info!(config_map = %name, "settings changed");
-            context.settings.store(Arc::new(settings));
-            context.world.wake_all();
-        }
+        Kind::DomainMapping => domain_mapping::reconcile(context, key).await,
     }
 }

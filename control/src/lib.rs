@@ -5,12 +5,14 @@
 //! and the node make of ours, ConfigMaps. What goes out: child objects and statuses. In the order in which one
 //! Service becomes ready:
 //!
-//! 1. [`admission`]: defaults and validation; pure, called by the API server before anything is stored.
+//! 1. [`admission`]: defaults and validation; pure, called by the API server before anything is stored: in process, or
+//!    through [`webhook`] on a cluster.
 //! 2. [`engine`]: one watch a kind fills what is known; each change wakes the reconcilers it matters to.
 //! 3. [`service`] makes a Configuration and a Route; [`configuration`] makes a Revision.
 //! 4. [`revision`] makes the Deployment (with queue-proxy beside the user's container) and the PodAutoscaler.
 //! 5. The autoscaler makes a ServerlessService; [`serverless_service`] makes its Services and Endpoints.
 //! 6. [`route`] resolves traffic and makes an Ingress; [`ingress`] waits until our gateway serves it.
+//!    [`domain_mapping`] does the same for a host of the user's own.
 //! 7. [`labeler`] notes which Revisions are in use; [`gc`] deletes those that have long been unused.
 //!
 //! Each reconciler is a folder: `mod.rs` (thin: read, decide, write), `desired.rs` (what should be there, pure),
@@ -18,9 +20,11 @@
 //! names say.
 pub mod admission;
 pub mod config;
+pub mod config_maps;
 pub mod configuration;
 pub mod context;
 pub mod controller;
+pub mod domain_mapping;
 pub mod engine;
 pub mod gc;
 pub mod ingress;
@@ -33,7 +37,8 @@ pub mod serverless_service;
 pub mod service;
 pub mod settings;
 mod standalone;
+pub mod webhook;
 
 pub use config::{Config, ConfigError};
 pub use controller::{Controller, Error};
-pub use standalone::main_from_env;
+pub use standalone::{main_from_env, webhook_from_env};

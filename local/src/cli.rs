@@ -33,6 +33,8 @@ pub enum Command {
     Autoscaler,
     /// Run the controller alone, as on a cluster (settings from the environment).
     Controller,
+    /// Run the admission webhook alone, as on a cluster (settings from the environment).
+    Webhook,
     /// Repeat the decisions of a saved decision log (GET /debug/decisions/NAMESPACE/REVISION of an autoscaler) and show
     /// the first that comes out otherwise.
     Replay {

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::QueueProxy => return queue_proxy::main_from_env(),
         Command::Autoscaler => return autoscaler::main_from_env(),
         Command::Controller => return control::main_from_env(),
+        Command::Webhook => return control::webhook_from_env(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

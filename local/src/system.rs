@@ -38,7 +38,11 @@ fn config_maps() -> [(&'static str, settings::Data); 10] {
         ("config-gc", with(&[])),
         ("config-leader-election", with(&[])),
         ("config-logging", with(&[])),
-        ("config-network", with(&[("ingress-class", DORMOUSE_INGRESS_CLASS)])),
+        // All namespaces are one user's, who need not ask for a host.
+        (
+            "config-network",
+            with(&[("ingress-class", DORMOUSE_INGRESS_CLASS), ("autocreate-cluster-domain-claims", "true")]),
+        ),
         ("config-observability", with(&[])),
     ]
 }

@@ -70,7 +70,7 @@ async fn traffic_splits_by_percent_by_tag_and_rolls_back() {
     up.ready("web").await;
     up.apply(&hello("web", "two", "", "")).await;
     let host = "web.default.example.com";
-    eventually(&up, host, "Hello two!").await;
+    up.eventually(host, "Hello two!").await;
 
     let traffic = |one: u32, two: u32| {
         format!(
@@ -78,7 +78,7 @@ async fn traffic_splits_by_percent_by_tag_and_rolls_back() {
         )
     };
     up.kubectl(&["patch", "ksvc", "web", "--type=merge", "-p", &traffic(50, 50)]).await;
-    eventually(&up, "old-web.default.example.com", "Hello one!").await;
+    up.eventually("old-web.default.example.com", "Hello one!").await;
     up.ready("web").await;
     let mut ones = 0;
     for _ in 0..200 {
@@ -89,7 +89,7 @@ async fn traffic_splits_by_percent_by_tag_and_rolls_back() {
 
     up.kubectl(&["patch", "ksvc", "web", "--type=merge", "-p", &traffic(100, 0)]).await;
     up.ready("web").await;
-    eventually(&up, host, "Hello one!").await;
+    up.eventually(host, "Hello one!").await;
     for _ in 0..20 {
         assert_eq!(up.ok(host, "/").await, "Hello one!", "after the roll-back");
     }
@@ -99,19 +99,6 @@ async fn traffic_splits_by_percent_by_tag_and_rolls_back() {
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && message.contains("sum"), "{message}");
     up.stop().await;
-}
-
-/// Asks until the answer is this one.
-async fn eventually(up: &Up, host: &str, body: &str) {
-    let until = Instant::now() + support::PATIENCE;
-    loop {
-        let answer = up.get(host, "/").await;
-        if answer.status == 200 && answer.body == body {
-            return;
-        }
-        assert!(Instant::now() < until, "{host}: {answer:?}, wanted {body}\n{}", up.log());
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,7 +117,7 @@ async fn everything_is_there_after_a_restart_and_no_process_outlives_up() {
 
     let up = Up::start(&data, &[]).await;
     assert_eq!(up.field("ksvc/hello", "{.metadata.uid}").await, uid);
-    eventually(&up, host, "Hello World!").await;
+    up.eventually(host, "Hello World!").await;
     up.kill().await;
     let until = Instant::now() + support::PATIENCE;
     while !processes_with(&marker).is_empty() {
@@ -140,7 +127,7 @@ async fn everything_is_there_after_a_restart_and_no_process_outlives_up() {
 
     let up = Up::start(&data, &[]).await;
     assert_eq!(up.field("ksvc/hello", "{.metadata.uid}").await, uid);
-    eventually(&up, host, "Hello World!").await;
+    up.eventually(host, "Hello World!").await;
     up.stop().await;
 }
 

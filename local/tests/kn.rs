@@ -83,6 +83,20 @@ async fn services_revisions_routes_and_traffic() {
     says(&up, &format!("service apply second --image {IMAGE} --env TARGET=2"), &[ready, "second-00002"]).await;
     says(&up, &format!("service apply second --image {IMAGE} --env TARGET=2"), &["unchanged"]).await;
     says(&up, "service export second -o yaml", &["kind: Service", "value: \"2\""]).await;
+    // A host of one's own.
+    let host = "shop.example.org";
+    says(&up, &format!("domain create {host} --ref ksvc:hello"), &[&format!("'{host}' created")]).await;
+    up.eventually(host, "Hello two!").await;
+    up.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("domainmapping/{host}")]).await;
+    says(&up, "domain list", &[host, &format!("http://{host}"), "True"]).await;
+    says(&up, &format!("domain describe {host}"), &["URL:", "hello", "++ Ready", "++ DomainClaimed"]).await;
+    says(&up, &format!("domain update {host} --ref ksvc:second"), &["updated"]).await;
+    up.eventually(host, "Hello 2!").await;
+    refuses(&up, "domain create shop --ref ksvc:hello", "should be a domain with at least two segments").await;
+    refuses(&up, "domain create a.cluster.local --ref ksvc:hello", "must not be a subdomain of cluster local").await;
+    says(&up, &format!("domain delete {host}"), &["deleted"]).await;
+    says(&up, "domain list", &["No domain mapping found."]).await;
+
     says(&up, "revision delete hello-00001 --wait", &["hello-00001", "deleted"]).await;
     says(&up, "service delete hello second --wait", &["'hello' successfully deleted", "'second' successfully deleted"])
         .await;

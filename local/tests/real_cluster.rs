@@ -17,7 +17,11 @@ mod cluster;
 use std::{sync::Arc, time::Duration};
 
 use activator::Activator;
-use api::stat::{CONTENT_TYPE, Stat};
+use api::{
+    labels::SYSTEM_NAMESPACE,
+    networking::ClusterDomainClaim,
+    stat::{CONTENT_TYPE, Stat},
+};
 use arc_swap::ArcSwap;
 use autoscaler::{
     Autoscaler,
@@ -27,14 +31,19 @@ use autoscaler::{
     key::Key,
 };
 use cluster::Cluster;
-use control::{Controller, admission, settings::Settings};
+use control::{
+    Controller, admission,
+    settings::Settings,
+    webhook::{self, Webhook},
+};
 use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration,
     apps::v1::Deployment,
-    core::v1::{Endpoints, Pod},
+    core::v1::{ConfigMap, Endpoints, Pod, Secret},
 };
 use kube::{
     Client,
-    api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
 };
 use local::system;
@@ -142,10 +151,117 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     horizontals.patch_status("horizontal-00001", &PatchParams::default(), &Patch::Merge(said)).await.unwrap();
     services.ready("horizontal", "horizontal-00001").await;
 
+    // A host of the user's own, with a claim that comes and goes with it.
+    let mappings = services.api("serving.knative.dev", "v1beta1", "DomainMapping", "domainmappings");
+    let mapping = json!({
+        "apiVersion": "serving.knative.dev/v1beta1", "kind": "DomainMapping", "metadata": { "name": "shop.example.org" },
+        "spec": { "ref": { "apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "hello" } },
+    });
+    mappings.create(&PostParams::default(), &serde_json::from_value(mapping).unwrap()).await.unwrap();
+    until("the host is served", || async {
+        let mapping = serde_json::to_value(mappings.get("shop.example.org").await.unwrap()).unwrap();
+        ready(&mapping, "Ready") && mapping["status"]["url"] == "http://shop.example.org"
+    })
+    .await;
+    let claims: Api<ClusterDomainClaim> = Api::all(client.clone());
+    assert_eq!(claims.get("shop.example.org").await.unwrap().spec.namespace, "default");
+    mappings.delete("shop.example.org", &DeleteParams::default()).await.unwrap();
+    until("it is gone, and its claim before it", || async {
+        mappings.get_opt("shop.example.org").await.unwrap().is_none()
+    })
+    .await;
+    assert!(claims.get_opt("shop.example.org").await.unwrap().is_none());
+
     stop.cancel();
     while let Some(ended) = parts.join_next().await {
         ended.unwrap().unwrap();
     }
+}
+
+/// The API server asks the webhook, through another certificate as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_webhook_fills_in_and_refuses_and_renews_its_certificate() {
+    let real = Cluster::find().await;
+    let client = real.client();
+    cluster::install_crds(&client).await;
+    system::prepare(&client, "10.9.9.9:8012".parse().unwrap(), &[]).await.unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let webhook = Webhook::bind(webhook::Config {
+        listen: ([127, 0, 0, 1], port).into(),
+        url: Some(format!("https://127.0.0.1:{port}")),
+        every: Duration::from_millis(100),
+        settle: Duration::from_secs(2),
+        ..webhook::Config::new(client.clone())
+    })
+    .unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(webhook.run(stop.clone()));
+
+    let settings = Arc::new(ArcSwap::from_pointee(Settings::new(system::CLUSTER_DOMAIN)));
+    let services = Services { client: client.clone(), settings };
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let service = |image: &str| -> DynamicObject {
+        let containers = json!([{ "image": image }]);
+        serde_json::from_value(json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": { "name": "hello" },
+            "spec": { "template": { "spec": { "containers": containers } } },
+        }))
+        .unwrap()
+    };
+    let why = "denied the request: validation failed: missing field(s): spec.template.spec.containers[0].image";
+    let refused = async || match services.all().create(&dry, &service("")).await {
+        Err(kube::Error::Api(status)) if status.message.contains(why) => true,
+        other => panic!("{other:?}"),
+    };
+    // The schema lets it pass until the API server has heard of the webhook.
+    until("what is wrong is refused", async || services.all().create(&dry, &service("")).await.is_err()).await;
+    assert!(refused().await);
+    let made = services.all().create(&PostParams::default(), &service("dev.local/hello")).await.unwrap();
+    assert_eq!(made.data["spec"]["traffic"], json!([{ "latestRevision": true, "percent": 100 }]));
+    assert_eq!(made.metadata.annotations.unwrap()["serving.knative.dev/creator"], "admin");
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let bad = Patch::Merge(json!({ "data": { "stable-window": "3x" } }));
+    let error = maps.patch("config-autoscaler", &PatchParams::default(), &bad).await.unwrap_err().to_string();
+    assert!(error.contains("stable-window"), "{error}");
+
+    // Without its Secret it makes another CA, which the API server trusts before it is used.
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let before = secrets.get("webhook-certs").await.unwrap();
+    secrets.delete("webhook-certs", &DeleteParams::default()).await.unwrap();
+    until("there is another Secret", async || {
+        let now = secrets.get_opt("webhook-certs").await.unwrap();
+        // All the while somebody is asked and answers.
+        assert!(refused().await);
+        now.is_some_and(|now| now.data != before.data)
+    })
+    .await;
+    let hooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let now = secrets.get("webhook-certs").await.unwrap().data.unwrap()["ca-cert.pem"].clone();
+    until("the API server trusts the new one", async || {
+        let hook = hooks.get("webhook.serving.knative.dev").await.unwrap().webhooks.unwrap().remove(0);
+        assert!(refused().await);
+        hook.client_config.ca_bundle == Some(now.clone())
+    })
+    .await;
+    // And it is asked through a change of the certificate that it shows.
+    let (folder, end) = (tempfile::tempdir().unwrap(), "-----END CERTIFICATE-----\n");
+    let newest = String::from_utf8(now.0.clone()).unwrap();
+    let newest = &newest[..newest.find(end).unwrap() + end.len()];
+    let trust = folder.path().join("ca.pem");
+    std::fs::write(&trust, newest).unwrap();
+    let shown = async || {
+        let mut curl = tokio::process::Command::new("curl");
+        curl.args(["-s", "--cacert"]).arg(&trust).arg(format!("https://127.0.0.1:{port}/"));
+        curl.status().await.unwrap().success()
+    };
+    until("the new certificate is shown", async || {
+        assert!(refused().await);
+        shown().await
+    })
+    .await;
+    assert!(refused().await);
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }
 
 /// The least busy of three pods is marked, and the scale written.

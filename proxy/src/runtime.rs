@@ -28,6 +28,11 @@ pub fn raise_file_limit() {
     }
 }
 
+/// How many files this process may have open.
+pub fn file_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Spawns hyper's background work (h2 streams) on the current local runtime.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalExecutor;

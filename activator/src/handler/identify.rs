@@ -141,9 +141,7 @@ pub fn by_table(
         };
         set_headers.extend(backend.set_headers.iter().chain(&path.set_headers).cloned());
         let host = HeaderValue::clone(target);
-        // A domain mapping: it names another host of ours, which may well be a cluster-local one.
-        let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
-        match inner.filter(|inner| !Arc::ptr_eq(inner, route)) {
+        match mapped(table, route, target) {
             Some(inner) => (route, rewritten) = (inner, Some(host)),
             None => return Ok(Destination { revision: revision()?, way: Way::Rewritten { host, set_headers } }),
         }
@@ -154,6 +152,27 @@ pub fn by_table(
         body: format!("host {:?} leads to other hosts and never to a service\n", String::from_utf8_lossy(asked)).into(),
         retry_after: None,
     }))
+}
+
+/// A domain mapping names another host of ours, which may well be a cluster-local one.
+fn mapped<'a>(table: &'a Table, route: &HostRoute, target: &HeaderValue) -> Option<&'a Arc<HostRoute>> {
+    let inner = target.to_str().ok().and_then(|host| table.host(&normalize(host)));
+    inner.filter(|inner| !std::ptr::eq(Arc::as_ptr(inner), route))
+}
+
+/// Whether every revision that requests for a host may end at is known here.
+pub fn is_known(table: &Table, route: &HostRoute) -> bool {
+    fn within(table: &Table, route: &HostRoute, hops: usize) -> bool {
+        route.paths.iter().all(|path| {
+            let inner = path.rewrite_host.as_ref().and_then(|target| mapped(table, route, target));
+            match (inner, hops) {
+                (Some(inner), 1..) => within(table, inner, hops - 1),
+                (Some(_), 0) => false,
+                (None, _) => path.splits.iter().all(|split| split.slot.is_filled()),
+            }
+        })
+    }
+    within(table, route, MOST_REWRITES)
 }
 
 fn find<'a>(

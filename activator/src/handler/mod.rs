@@ -270,8 +270,7 @@ impl Door {
         };
         let table = self.shared.table.load();
         let route = table.host(&crate::table::normalize(asked))?;
-        let known = route.slots().all(|slot| slot.is_filled());
-        known.then(|| route.hash())
+        identify::is_known(&table, route).then(|| route.hash())
     }
 }
 

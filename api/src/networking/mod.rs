@@ -1,8 +1,10 @@
 //! `networking.internal.knative.dev/v1alpha1`: how the control plane tells the request path where requests go.
 
+mod cluster_domain_claim;
 mod ingress;
 mod serverless_service;
 
+pub use cluster_domain_claim::{ClusterDomainClaim, ClusterDomainClaimSpec};
 pub use ingress::{
     HttpIngressPath, HttpIngressRule, Ingress, IngressBackendSplit, IngressRule, IngressSpec, IngressStatus,
     IngressTls, LoadBalancerIngress, LoadBalancerStatus, StringMatch, VISIBILITY_CLUSTER_LOCAL, VISIBILITY_EXTERNAL,

@@ -1,11 +1,13 @@
-//! `serving.knative.dev/v1`: what users write. Field by field as upstream `pkg/apis/serving/v1`.
+//! `serving.knative.dev`: what users write. Field by field as upstream `pkg/apis/serving/{v1,v1beta1}`.
 
 mod configuration;
+mod domain_mapping;
 mod revision;
 mod route;
 mod service;
 
 pub use configuration::{Configuration, ConfigurationSpec, ConfigurationStatus};
+pub use domain_mapping::{DomainMapping, DomainMappingSpec, DomainMappingStatus, Reference, SecretTls};
 pub use revision::{
     ContainerStatus, ROUTING_ACTIVE, ROUTING_PENDING, ROUTING_RESERVE, Revision, RevisionSpec, RevisionStatus,
     RevisionTemplateSpec,

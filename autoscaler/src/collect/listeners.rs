@@ -17,8 +17,10 @@ use super::{
 };
 use crate::{decider::Event, key::Key};
 
-/// Pods listened to at once. Those beyond are asked, as those that cannot tell.
+/// Most pods listened to at once. Those beyond are asked, as those that cannot tell.
 const MOST: usize = 65_536;
+/// Files that are left for everything else, kept connections to pods that are asked among it.
+const OTHER_FILES: usize = 6 * 1024;
 
 /// What came of listening to a pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,12 +41,16 @@ pub struct Listeners {
     events: mpsc::Sender<Event>,
     tasks: JoinSet<Whose>,
     running: HashMap<Whose, AbortHandle>,
+    most: usize,
 }
 
 impl Listeners {
     /// Nobody is listened to yet.
     pub fn new(scraper: Scraper, events: mpsc::Sender<Event>) -> Self {
-        Self { scraper, events, tasks: JoinSet::new(), running: HashMap::new() }
+        let files = usize::try_from(proxy::runtime::file_limit()).unwrap_or(usize::MAX);
+        // With few files there are few listeners, and not none.
+        let most = MOST.min(files.saturating_sub(OTHER_FILES).max(files / 2));
+        Self { scraper, events, tasks: JoinSet::new(), running: HashMap::new(), most }
     }
 
     /// How many there are.
@@ -62,7 +68,7 @@ impl Listeners {
         let events = self.events.clone();
         let whose = (key.clone(), pod);
         self.hush(&whose);
-        let unable = self.running.len() >= MOST;
+        let unable = self.running.len() >= self.most;
         let (address, request) = self.scraper.listening(pod, &key, service);
         let task = self.tasks.spawn(async move {
             let tell = |heard| async {

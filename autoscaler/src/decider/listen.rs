@@ -26,7 +26,7 @@ use crate::{
 const MOST: usize = 64;
 /// Rhythm of looking whether all are heard.
 pub(super) const CHECK: Duration = Duration::from_secs(15);
-/// Until one that was lost is tried again.
+/// Until one that was lost is tried again; twice as long for each further time while none says anything, up to [`CHECK`].
 const RETRY: Duration = Duration::from_secs(1);
 /// Until pods that could not tell are tried again.
 const UNABLE: Duration = Duration::from_secs(600);
@@ -37,6 +37,8 @@ const MOST_SECONDS: i64 = 3600;
 #[derive(Debug, Default)]
 pub(super) struct Listening {
     pods: Vec<Listened>,
+    /// Losses since one said something.
+    lost: u32,
     /// The newest second that the windows have, and what they have of it from here.
     filled: Option<(i64, (f64, f64))>,
 }
@@ -189,10 +191,12 @@ impl Engine {
                 }
             }
             Heard::Lost => {
-                if let Some(listened) = live.listening.as_mut().and_then(|listening| listening.pod(pod)) {
+                let Some(listening) = &mut live.listening else { return };
+                if let Some(listened) = listening.pod(pod) {
                     (listened.connected, listened.last) = (false, Last::Lost);
                 }
-                let retry = now.plus(RETRY);
+                let retry = now.plus((RETRY * (1 << listening.lost.min(4))).min(CHECK));
+                listening.lost += 1;
                 live.scrape_at = live.scrape_at.map(|at| at.min(retry));
             }
             Heard::Unable => {
@@ -209,6 +213,7 @@ impl Engine {
 /// A pod said what it has. More than what is wanted can take is decided soon, not at the next tick.
 fn told(live: &mut Live, scaling: &RevisionScaling, desired: i32, pod: IpAddr, stat: &Stat, now: Moment) {
     let Some(listening) = &mut live.listening else { return };
+    listening.lost = 0;
     let before = listening.load().map_or(0.0, |load| load.0);
     if let Some(listened) = listening.pod(pod) {
         let (in_flight, rate) = stat.direct();

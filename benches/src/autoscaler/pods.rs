@@ -52,7 +52,12 @@ impl Pods {
         let shared = Rc::<Shared>::default();
         let ours = Rc::clone(&shared);
         let serving = tokio::task::spawn_local(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Out of files: some connection ends, or the autoscaler asks again.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                };
                 let shared = Rc::clone(&ours);
                 // A client that goes away in the middle is no news.
                 tokio::task::spawn_local(async move { serve(stream, &shared).await.ok() });

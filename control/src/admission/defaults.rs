@@ -226,6 +226,13 @@ pub fn user_info(object: &mut Object, user: &str, changed: Changed) {
     });
 }
 
+/// A reference leads to the referring object's namespace, where it does not say.
+pub fn reference(target: &mut Object, namespace: &str) {
+    if !says(target, "namespace") {
+        target.insert("namespace".to_owned(), namespace.into());
+    }
+}
+
 /// What happens to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {

@@ -66,14 +66,16 @@ pub struct Denied {
     pub message: String,
 }
 
-const VALIDATION: &str = "validation.webhook.serving.knative.dev";
-const CONFIGURATION: &str = "config.webhook.serving.knative.dev";
+/// Who judges objects.
+pub const VALIDATION: &str = "validation.webhook.serving.knative.dev";
+/// Who judges ConfigMaps.
+pub const CONFIGURATION: &str = "config.webhook.serving.knative.dev";
 
 /// Whether objects of this kind are judged here.
 pub fn handles(group: &str, kind: &str) -> bool {
     matches!(
         (group, kind),
-        ("serving.knative.dev", "Service" | "Configuration" | "Revision" | "Route")
+        ("serving.knative.dev", "Service" | "Configuration" | "Revision" | "Route" | "DomainMapping")
             | ("autoscaling.internal.knative.dev", "PodAutoscaler")
             | ("", "ConfigMap")
     )
@@ -106,6 +108,7 @@ pub fn default_and_validate(request: Request<'_>, settings: &Settings) -> Result
         "Configuration" => rules::configuration(&mut object, &context),
         "Revision" => rules::revision(&mut object, &context),
         "Route" => rules::route(&mut object, &context),
+        "DomainMapping" => rules::domain_mapping(&mut object, &context),
         "PodAutoscaler" => rules::pod_autoscaler(&mut object, &context),
         _ => Errors::none(),
     };

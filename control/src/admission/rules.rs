@@ -9,7 +9,7 @@ use super::{
     field_error::Errors,
     json::{difference, edit, edit_field, get, has, list, number, same, some_number, text, texts},
     pod_spec,
-    syntax::{dns1035_label, dns1035_prefix, go_list},
+    syntax::{dns1035_label, dns1035_prefix, go_list, not_fully_qualified},
     traffic,
 };
 use crate::settings::Settings;
@@ -117,6 +117,52 @@ pub(super) fn route(object: &mut Value, context: &Context<'_>) -> Errors {
     errors.add(traffic::validate(get(object, &["spec"]), false).via("spec"));
     if !owned {
         errors.add(user_annotations(object, context));
+    }
+    errors
+}
+
+pub(super) fn domain_mapping(object: &mut Value, context: &Context<'_>) -> Errors {
+    let (name, namespace) = names(object);
+    edit(object, |object| {
+        edit_field(object, "spec", |spec| {
+            edit_field(spec, "ref", |target| defaults::reference(target, &namespace));
+        });
+    });
+    let changed = context.changed(object);
+    edit(object, |object| defaults::user_info(object, context.user, changed));
+
+    let mut metadata = Errors::none();
+    if !text(get(object, &["metadata"]), "generateName").is_empty() {
+        metadata.add(Errors::disallowed(&["generateName"]));
+    }
+    if let Some(wrong) = not_fully_qualified(&name) {
+        metadata.add(Errors::new(format!("invalid name {name:?}: {wrong}"), &["name"]));
+    }
+    let domain = &context.settings.cluster_domain;
+    if name.ends_with(&format!(".{domain}")) {
+        let why = format!("invalid name {name:?}: must not be a subdomain of cluster local domain {domain:?}");
+        metadata.add(Errors::new(why, &["name"]));
+    }
+    let mut errors = metadata.via("metadata");
+    errors.add(user_annotations(object, context));
+    errors.add(reference(get(object, &["spec", "ref"]), &namespace).via("ref").via("spec"));
+    errors
+}
+
+/// A reference to an object of the same namespace, without a group of its own.
+fn reference(target: &Value, namespace: &str) -> Errors {
+    let mut errors: Errors = ["name", "apiVersion", "kind"]
+        .into_iter()
+        .filter(|field| text(target, field).is_empty())
+        .map(|field| Errors::missing(&[field]))
+        .collect();
+    if !text(target, "group").is_empty() {
+        errors.add(Errors::disallowed(&["group"]));
+    }
+    let other = text(target, "namespace");
+    if !other.is_empty() && !namespace.is_empty() && other != namespace {
+        let details = format!("parent namespace: {namespace:?} does not match ref: {other:?}");
+        errors.add(Errors::with_details("mismatched namespaces", &["namespace"], details));
     }
     errors
 }

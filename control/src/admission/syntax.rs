@@ -69,6 +69,30 @@ pub fn dns1123_subdomain(text: &str) -> Vec<&'static str> {
     wrong
 }
 
+/// What is wrong with a fully qualified domain name as the field `name`, as one text; nothing, where it is one.
+pub fn not_fully_qualified(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return Some("name: Required value".to_owned());
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let invalid = |value: &str, why: &str| format!("name: Invalid value: {value:?}: {why}");
+    let wrong = dns1123_subdomain(name);
+    if !wrong.is_empty() {
+        return Some(invalid(name, &wrong.join(",")));
+    }
+    if !name.contains('.') {
+        return Some(invalid(name, "should be a domain with at least two segments separated by dots"));
+    }
+    let labels = name.split('.').map(|label| (label, dns1123_label(label)));
+    let wrong: Vec<String> =
+        labels.filter(|(_, wrong)| !wrong.is_empty()).map(|(label, wrong)| invalid(label, &wrong.join(","))).collect();
+    match wrong.len() {
+        0 => None,
+        1 => wrong.into_iter().next(),
+        _ => Some(format!("[{}]", wrong.join(", "))),
+    }
+}
+
 /// What is wrong with a qualified name (without a prefix).
 pub fn qualified_name(text: &str) -> Vec<&'static str> {
     let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);

@@ -82,6 +82,53 @@ fn the_modifier_follows_the_spec_and_the_creator_stays() {
 }
 
 #[test]
+fn domain_mappings_are_judged_in_upstreams_words() {
+    let mapping = |name: &str, target: Value| {
+        json!({ "apiVersion": "serving.knative.dev/v1beta1", "kind": "DomainMapping",
+            "metadata": { "name": name, "namespace": "ns" }, "spec": { "ref": target } })
+    };
+    let service = || json!({ "apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "some-name" });
+    let but = |field: &str, value: Value| {
+        let mut target = service();
+        target[field] = value;
+        target
+    };
+    let made = admit("DomainMapping", None, mapping("valid.example.com", service()), &settings()).unwrap();
+    assert_eq!(made["spec"]["ref"]["namespace"], "ns");
+    assert_eq!(made["metadata"]["annotations"]["serving.knative.dev/creator"], "me");
+    let mut generated = mapping("", service());
+    generated["metadata"] = json!({ "generateName": "cant-use-this", "namespace": "ns" });
+    let mismatched =
+        "mismatched namespaces: spec.ref.namespace\nparent namespace: \"ns\" does not match ref: \"other\"";
+    for (object, want) in [
+        (
+            mapping("invalid", service()),
+            r#"invalid name "invalid": name: Invalid value: "invalid": should be a domain with at least two segments separated by dots: metadata.name"#,
+        ),
+        (
+            generated,
+            "invalid name \"\": name: Required value: metadata.name\nmust not set the field(s): metadata.generateName",
+        ),
+        (mapping("a.example.com", but("namespace", json!("other"))), mismatched),
+        (mapping("a.example.com", but("kind", json!(""))), "missing field(s): spec.ref.kind"),
+        (mapping("a.example.com", but("apiVersion", json!(""))), "missing field(s): spec.ref.apiVersion"),
+        (mapping("a.example.com", but("group", json!("x"))), "must not set the field(s): spec.ref.group"),
+        (
+            mapping("notallowed.svc.cluster.local", service()),
+            r#"invalid name "notallowed.svc.cluster.local": must not be a subdomain of cluster local domain "cluster.local": metadata.name"#,
+        ),
+    ] {
+        assert_eq!(denied("DomainMapping", None, object), want);
+    }
+    let mut forged = made.clone();
+    forged["metadata"]["annotations"]["serving.knative.dev/creator"] = json!("eve");
+    assert_eq!(
+        denied("DomainMapping", Some(&made), forged),
+        "annotation value is immutable: metadata.annotations.serving.knative.dev/creator"
+    );
+}
+
+#[test]
 fn bad_services_are_refused_in_upstreams_words() {
     let at = "spec.template.spec";
     let with = |spec: Value| {

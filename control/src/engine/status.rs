@@ -5,7 +5,7 @@ use api::{
     autoscaling::PodAutoscalerStatus,
     conditions::{self, Condition, ConditionSet, READY},
     networking::{IngressStatus, ServerlessServiceStatus},
-    serving::{ConfigurationStatus, RevisionStatus, RouteStatus, ServiceStatus},
+    serving::{ConfigurationStatus, DomainMappingStatus, RevisionStatus, RouteStatus, ServiceStatus},
 };
 use jiff::Timestamp;
 
@@ -47,6 +47,7 @@ status!(
     ConfigurationStatus,
     RevisionStatus,
     RouteStatus,
+    DomainMappingStatus,
     PodAutoscalerStatus,
     ServerlessServiceStatus,
     IngressStatus

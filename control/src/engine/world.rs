@@ -5,14 +5,14 @@ use std::sync::Arc;
 use api::{
     autoscaling::PodAutoscaler,
     labels,
-    networking::{Ingress, ServerlessService},
-    serving::{Configuration, Revision, Route, Service},
+    networking::{ClusterDomainClaim, Ingress, ServerlessService},
+    serving::{Configuration, DomainMapping, Revision, Route, Service},
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Endpoints, Pod, Service as CoreService},
 };
-use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -41,11 +41,13 @@ pub enum Kind {
     Route,
     /// [`crate::ingress`]
     Ingress,
+    /// [`crate::domain_mapping`]
+    DomainMapping,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Service,
         Self::Configuration,
         Self::Gc,
@@ -54,6 +56,7 @@ impl Kind {
         Self::ServerlessService,
         Self::Route,
         Self::Ingress,
+        Self::DomainMapping,
     ];
 
     /// As written in metrics and logs.
@@ -67,6 +70,7 @@ impl Kind {
             Self::ServerlessService => "serverlessservice",
             Self::Route => "route",
             Self::Ingress => "ingress",
+            Self::DomainMapping => "domainmapping",
         }
     }
 }
@@ -106,6 +110,10 @@ pub struct World {
     pub core_services: Store<CoreService>,
     /// Endpoints.
     pub endpoints: Store<Endpoints>,
+    /// DomainMappings, indexed by what they refer to and by their name.
+    pub domain_mappings: Store<DomainMapping>,
+    /// ClusterDomainClaims; their namespace is empty.
+    pub domain_claims: Store<ClusterDomainClaim>,
     /// Which Routes refer to what.
     pub tracker: Tracker,
     /// What is to be worked on.
@@ -132,6 +140,8 @@ impl World {
             pods: Store::new(pod_index),
             core_services: Store::new(owner_uid),
             endpoints: Store::new(|_| Vec::new()),
+            domain_mappings: Store::new(mapping_index),
+            domain_claims: Store::new(|_| Vec::new()),
             tracker: Tracker::default(),
             work: Work::default(),
             system_namespace: system_namespace.to_owned(),
@@ -167,6 +177,7 @@ impl World {
         self.wake_each(Kind::Gc, &self.configurations.names());
         self.wake_each(Kind::Route, &self.routes.names());
         self.wake_each(Kind::Ingress, &self.ingresses.names());
+        self.wake_each(Kind::DomainMapping, &self.domain_mappings.names());
     }
 
     fn wake_each(&self, kind: Kind, names: &[(Box<str>, Box<str>)]) {
@@ -188,6 +199,19 @@ impl World {
         if let Some(owner) = controller_of(object).filter(|owner| owner.kind == owner_kind) {
             self.wake_name(kind, &object.namespace().unwrap_or_default(), &owner.name);
         }
+    }
+
+    /// Wakes the DomainMappings that are indexed so.
+    fn wake_mappings(&self, index: &str) {
+        for mapping in self.domain_mappings.indexed(index) {
+            self.wake(Kind::DomainMapping, mapping.as_ref());
+        }
+    }
+
+    /// Wakes the DomainMappings that lead to an object.
+    fn wake_mappings_of<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        let namespace = object.namespace().unwrap_or_default();
+        self.wake_mappings(&target_index(&K::api_version(&()), &K::kind(&()), &namespace, &object.name_any()));
     }
 
     fn wake_routes_of<K: ResourceExt>(&self, referred: Referred, object: &K) {
@@ -226,6 +250,22 @@ fn notes<K: ResourceExt>(object: &K) -> Vec<String> {
     routes.into_iter().map(|route| note_index(&namespace, route)).collect()
 }
 
+fn mapping_index(mapping: &DomainMapping) -> Vec<String> {
+    let (target, name) = (&mapping.spec.target, mapping.name_any());
+    let namespace = mapping.namespace().unwrap_or_default();
+    vec![target_index(&target.api_version, &target.kind, &namespace, &target.name), domain_index(&name)]
+}
+
+/// Index key of the DomainMappings that lead to an object.
+fn target_index(api_version: &str, kind: &str, namespace: &str, name: &str) -> String {
+    format!("{api_version} {kind} {namespace}/{name}")
+}
+
+/// Index key of the DomainMappings of a host, one in each namespace that would like to have it.
+fn domain_index(host: &str) -> String {
+    format!("domain {host}")
+}
+
 /// Index key of the objects on which a Route is noted.
 pub fn note_index(namespace: &str, route: &str) -> String {
     format!("route {namespace}/{route}")
@@ -253,19 +293,14 @@ fn in_trouble(pod: &Pod) -> bool {
 
 /// A kind that the world knows.
 pub trait Known:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + std::fmt::Debug
-    + Serialize
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
+    Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static
 {
     /// Label selector of the watch.
     const SELECTOR: Option<&'static str> = None;
     /// Where it is kept.
     fn store(world: &World) -> &Store<Self>;
+    /// Where it is written.
+    fn api(client: Client, namespace: &str) -> Api<Self>;
     /// Who looks again.
     fn wake(world: &World, change: &Change<Self>);
     /// Drops what no reconciler reads, so that thousands of objects stay small.
@@ -282,6 +317,9 @@ macro_rules! known {
             fn store(world: &World) -> &Store<Self> {
                 &world.$store
             }
+            fn api(client: Client, namespace: &str) -> Api<Self> {
+                Api::namespaced(client, namespace)
+            }
             fn wake($world: &World, $change: &Change<Self>) {
                 let Some($object) = $change.either() else { return };
                 let $object: &Arc<Self> = $object;
@@ -291,7 +329,13 @@ macro_rules! known {
     };
 }
 
-known!(Service, services, |world, _change, object| { world.wake(Kind::Service, object.as_ref()) });
+known!(Service, services, |world, _change, object| {
+    world.wake(Kind::Service, object.as_ref());
+    world.wake_mappings_of(object.as_ref());
+});
+known!(DomainMapping, domain_mappings, |world, _change, object| {
+    world.wake(Kind::DomainMapping, object.as_ref());
+});
 known!(Configuration, configurations, |world, _change, object| {
     world.wake(Kind::Configuration, object.as_ref());
     world.wake(Kind::Gc, object.as_ref());
@@ -308,6 +352,7 @@ known!(Route, routes, |world, _change, object| {
     world.wake(Kind::Route, object.as_ref());
     world.wake(Kind::Labeler, object.as_ref());
     world.wake_owner(Kind::Service, "Service", object.as_ref());
+    world.wake_mappings_of(object.as_ref());
 });
 known!(PodAutoscaler, autoscalers, |world, _change, object| {
     world.wake_owner(Kind::Revision, "Revision", object.as_ref());
@@ -318,6 +363,7 @@ known!(ServerlessService, serverless_services, |world, _change, object| {
 known!(Ingress, ingresses, |world, _change, object| {
     world.wake(Kind::Ingress, object.as_ref());
     world.wake_owner(Kind::Route, "Route", object.as_ref());
+    world.wake_owner(Kind::DomainMapping, "DomainMapping", object.as_ref());
 });
 known!(Deployment, deployments, |world, _change, object| {
     world.wake_owner(Kind::Revision, "Revision", object.as_ref());
@@ -347,6 +393,7 @@ known!(Pod, pods, |world, change, object| {
 known!(CoreService, core_services, |world, _change, object| {
     world.wake_owner(Kind::ServerlessService, "ServerlessService", object.as_ref());
     world.wake_owner(Kind::Route, "Route", object.as_ref());
+    world.wake_mappings_of(object.as_ref());
 });
 known!(Endpoints, endpoints, |world, _change, object| {
     let namespace = object.namespace().unwrap_or_default();
@@ -358,6 +405,20 @@ known!(Endpoints, endpoints, |world, _change, object| {
         world.wake_name(Kind::ServerlessService, &namespace, revision);
     }
 });
+
+impl Known for ClusterDomainClaim {
+    fn store(world: &World) -> &Store<Self> {
+        &world.domain_claims
+    }
+    fn api(client: Client, _namespace: &str) -> Api<Self> {
+        Api::all(client)
+    }
+    fn wake(world: &World, change: &Change<Self>) {
+        if let Some(claim) = change.either() {
+            world.wake_mappings(&domain_index(&claim.name_any()));
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -98,7 +98,7 @@ impl Writer {
     }
 
     fn api<K: Known>(&self, object: &K) -> Api<K> {
-        Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
+        K::api(self.client.clone(), &object.namespace().unwrap_or_default())
     }
 
     fn told<K: Known>(&self, verb: &'static str, object: &K, answer: kube::Result<K>) -> Result<K, WriteError> {

@@ -1,7 +1,7 @@
 //! How an Ingress of ours is (upstream `ingress_lifecycle.go`).
 
 use api::{
-    conditions::{self, ConditionSet, READY},
+    conditions::{self, Condition, ConditionSet, READY},
     networking::{Ingress, IngressStatus, LoadBalancerIngress, LoadBalancerStatus},
 };
 use jiff::Timestamp;
@@ -14,9 +14,13 @@ pub const CONDITIONS: ConditionSet = ConditionSet { dependents: &[NETWORK_CONFIG
 
 /// This generation is served.
 pub fn is_ready(ingress: &Ingress) -> bool {
-    ingress.status.as_ref().is_some_and(|s| {
-        s.observed_generation == ingress.metadata.generation && conditions::is_true(&s.conditions, READY)
-    })
+    said(ingress).is_some_and(Condition::is_true)
+}
+
+/// What is said of it being ready, if that is of this generation.
+pub fn said(ingress: &Ingress) -> Option<&Condition> {
+    let current = ingress.status.as_ref().filter(|s| s.observed_generation == ingress.metadata.generation)?;
+    conditions::get(&current.conditions, READY)
 }
 
 /// Every gateway serves it; inside the cluster under this host.

@@ -172,19 +172,12 @@ pub fn propagate_autoscaler(status: &mut RevisionStatus, autoscaler: &PodAutosca
         // With an initial scale of 0 the Deployment is content from the start; traffic could not come yet.
         edit(status, now).mark_unknown(RESOURCES_AVAILABLE, DEPLOYING, "");
     }
-    let (reason, message) = (ready.reason.as_deref().unwrap_or(""), ready.message.as_deref().unwrap_or(""));
     let mut editor = edit(status, now);
-    if ready.is_true() {
-        editor.mark_true(ACTIVE);
-    } else if ready.is_false() {
-        if !initialized && !unavailable && has_service {
-            // Scaled to zero without ever having been up: activation failed.
-            editor.mark_false(RESOURCES_AVAILABLE, DEADLINE, NEVER_SCALED);
-        }
-        editor.mark_false(ACTIVE, reason, message);
-    } else {
-        editor.mark_unknown(ACTIVE, reason, message);
+    if ready.is_false() && !initialized && !unavailable && has_service {
+        // Scaled to zero without ever having been up: activation failed.
+        editor.mark_false(RESOURCES_AVAILABLE, DEADLINE, NEVER_SCALED);
     }
+    editor.follow(ACTIVE, ready);
 }
 
 fn edit(status: &mut RevisionStatus, now: Timestamp) -> Editor<'_> {

@@ -61,12 +61,7 @@ pub fn ingress(
             });
         }
     }
-    let mut annotations = owner::without(route.annotations(), |key| {
-        [LAST_APPLIED, INGRESS_CLASS_OLD, CERTIFICATE_CLASS_OLD].contains(&key)
-    });
-    annotations.entry(networking::INGRESS_CLASS.to_owned()).or_insert_with(|| {
-        route.annotations().get(INGRESS_CLASS_OLD).unwrap_or(&settings.network.ingress_class).clone()
-    });
+    let mut annotations = ingress_annotations(route.annotations(), settings);
     // Both are plain data; an unreadable annotation would only mean "no rollout under way".
     let state = serde_json::to_string(&rollout::steady(traffic)).unwrap_or_default();
     annotations.insert(rollout::ANNOTATION.to_owned(), state);
@@ -77,7 +72,7 @@ pub fn ingress(
     let labels = owner::with(labels, labels::ROUTE_NAMESPACE, route.namespace().unwrap_or_default());
     Ok(Ingress {
         metadata: owner::child_metadata(route, ingress_name(route), labels, annotations),
-        spec: IngressSpec { http_option: Some(http_option(route, settings)), tls: Vec::new(), rules },
+        spec: IngressSpec { http_option: Some(http_option(route.annotations(), settings)), tls: Vec::new(), rules },
         status: None,
     })
 }
@@ -87,8 +82,19 @@ pub fn ingress_name(route: &Route) -> String {
     names::child_name(&route.name_any(), "")
 }
 
-fn http_option(route: &Route, settings: &Settings) -> String {
-    let annotated = HTTP_PROTOCOL.iter().find_map(|key| route.annotations().get(*key)).map(|v| v.to_ascii_lowercase());
+/// Annotations of an Ingress whose owner has these: the class is told, by the owner or by the settings.
+pub fn ingress_annotations(of_owner: &owner::Map, settings: &Settings) -> owner::Map {
+    let left_out = [LAST_APPLIED, INGRESS_CLASS_OLD, CERTIFICATE_CLASS_OLD];
+    let mut annotations = owner::without(of_owner, |key| left_out.contains(&key));
+    annotations
+        .entry(networking::INGRESS_CLASS.to_owned())
+        .or_insert_with(|| of_owner.get(INGRESS_CLASS_OLD).unwrap_or(&settings.network.ingress_class).clone());
+    annotations
+}
+
+/// Whether plain requests are served or sent to https.
+pub fn http_option(annotations: &owner::Map, settings: &Settings) -> String {
+    let annotated = HTTP_PROTOCOL.iter().find_map(|key| annotations.get(*key)).map(|v| v.to_ascii_lowercase());
     let redirected = match annotated.as_deref() {
         Some(value) => value == "redirected",
         None => settings.network.http_redirected,

@@ -1,7 +1,7 @@
 //! How a Route is (upstream `route_lifecycle.go`).
 
 use api::{
-    conditions::{self, ConditionSet, Editor, READY},
+    conditions::{ConditionSet, Editor},
     networking::Ingress,
     serving::{RouteStatus, TrafficTarget},
 };
@@ -94,19 +94,11 @@ pub fn tls_not_enabled(status: &mut RouteStatus, now: Timestamp) {
 
 /// Takes over what the Ingress says of its newest generation.
 pub fn propagate_ingress(status: &mut RouteStatus, ingress: &Ingress, now: Timestamp) {
-    let current = ingress.status.as_ref().filter(|s| s.observed_generation == ingress.metadata.generation);
-    let Some(ready) = current.and_then(|s| conditions::get(&s.conditions, READY)) else {
-        ingress_not_configured(status, now);
-        return;
-    };
-    let (reason, message) = (ready.reason.as_deref().unwrap_or(""), ready.message.as_deref().unwrap_or(""));
-    let mut editor = edit(status, now);
-    if ready.is_true() {
-        editor.mark_true(INGRESS_READY);
-    } else if ready.is_false() {
-        editor.mark_false(INGRESS_READY, reason, message);
-    } else {
-        editor.mark_unknown(INGRESS_READY, reason, message);
+    match crate::ingress::status::said(ingress) {
+        Some(ready) => {
+            edit(status, now).follow(INGRESS_READY, ready);
+        }
+        None => ingress_not_configured(status, now),
     }
 }
 
@@ -116,6 +108,8 @@ fn edit(status: &mut RouteStatus, now: Timestamp) -> Editor<'_> {
 
 #[cfg(test)]
 mod tests {
+    use api::conditions::{self, READY};
+
     use super::*;
 
     #[test]

@@ -90,15 +90,8 @@ fn edit(status: &mut ServiceStatus, now: Timestamp) -> Editor<'_> {
 }
 
 fn carry_over(status: &mut ServiceStatus, to: &str, from: &[conditions::Condition], now: Timestamp) {
-    let Some(ready) = conditions::get(from, READY) else { return };
-    let (reason, message) = (ready.reason.as_deref().unwrap_or(""), ready.message.as_deref().unwrap_or(""));
-    let mut editor = edit(status, now);
-    if ready.is_true() {
-        editor.mark_true(to);
-    } else if ready.is_false() {
-        editor.mark_false(to, reason, message);
-    } else {
-        editor.mark_unknown(to, reason, message);
+    if let Some(ready) = conditions::get(from, READY) {
+        edit(status, now).follow(to, ready);
     }
 }
 

@@ -45,7 +45,12 @@ pub(crate) fn check(resource: &Resource, object: &Value) -> Vec<Cause> {
     }
     for (nth, finalizer) in metadata["finalizers"].as_array().into_iter().flatten().enumerate() {
         let name = finalizer.as_str().unwrap_or_default();
-        if !(is_key(name) && (name.contains('/') || STANDARD_FINALIZERS.contains(&name))) {
+        if resource.custom {
+            // Any name will do, with a domain before it or without.
+            if !is_key(name) {
+                causes.push(Cause::invalid("metadata.finalizers", &format!("{name:?}"), KEY_NAME));
+            }
+        } else if !(is_key(name) && (name.contains('/') || STANDARD_FINALIZERS.contains(&name))) {
             let field = format!("metadata.finalizers[{nth}]");
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             causes.push(Cause::invalid(field, &format!("{name:?}"), why));

@@ -305,6 +305,14 @@ async fn custom(on: &mut Caller) {
     unknown["spec"]["foo"] = 1.into();
     on.post("custom: an unknown field, strictly", &format!("{KSVC}?fieldValidation=Strict"), unknown.clone()).await;
     on.post("custom: an unknown field, ignored", &format!("{KSVC}?fieldValidation=Ignore"), unknown).await;
+    for (step, finalizer) in [
+        ("finalizer: of a custom object, without a path", "services.serving.knative.dev"),
+        ("finalizer: of a custom object, no name", "no name"),
+    ] {
+        let mut held = ksvc("held");
+        held["metadata"]["finalizers"] = json!([finalizer]);
+        on.post(step, &format!("{KSVC}?dryRun=All"), held).await;
+    }
     on.patch("custom: apply", &format!("{KSVC}/applied?fieldManager=one"), APPLY, ksvc("applied")).await;
     let mut other = ksvc("applied");
     other["spec"]["template"]["spec"]["containers"][0]["image"] = "other".into();

@@ -195,6 +195,19 @@ impl Up {
         answer.body
     }
 
+    /// Asks until the answer is this one.
+    pub(crate) async fn eventually(&self, host: &str, body: &str) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(host, "/").await;
+            if answer.status == 200 && answer.body == body {
+                return;
+            }
+            assert!(Instant::now() < until, "{host}: {answer:?}, wanted {body}\n{}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Stops it as Ctrl-C does and waits for its end.
     pub(crate) async fn stop(mut self) {
         kill_process(pid(self.pid), Signal::TERM).unwrap();
