@@ -29,6 +29,15 @@ pub enum ConfigError {
     },
 }
 
+/// Where our own gateway answers: an Ingress of our class is ready when all of these serve it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gateway {
+    /// Here. None: nobody is asked and an Ingress is ready at once (the gateway is not ours to reach).
+    At(Vec<SocketAddr>),
+    /// Where the Endpoints of the activators say, at their port `http`. None there: nothing is served yet.
+    Endpoints,
+}
+
 /// See the module.
 #[derive(Clone)]
 pub struct Config {
@@ -36,9 +45,8 @@ pub struct Config {
     pub client: Client,
     /// Where the ConfigMaps and the activator's Endpoints live.
     pub system_namespace: String,
-    /// Where our own gateway answers; an Ingress of our class is ready when all of these serve it. Empty: nobody is
-    /// asked and it is ready at once (the gateway is not ours to reach).
-    pub gateway: Vec<SocketAddr>,
+    /// Where our own gateway answers.
+    pub gateway: Gateway,
     /// Image of queue-proxy where `config-deployment` names none.
     pub queue_sidecar_image: String,
     /// Domain of the cluster's DNS.
@@ -59,7 +67,7 @@ impl Config {
         Self {
             client,
             system_namespace: SYSTEM_NAMESPACE.to_owned(),
-            gateway: Vec::new(),
+            gateway: Gateway::At(Vec::new()),
             queue_sidecar_image: "dormouse/queue-proxy".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             workers: 32,
@@ -70,7 +78,7 @@ impl Config {
     }
 
     /// For the stand-alone binary: kubeconfig or service account; `SYSTEM_NAMESPACE`, `CLUSTER_DOMAIN`,
-    /// `QUEUE_SIDECAR_IMAGE`, `DORMOUSE_GATEWAY` (comma separated addresses), `DORMOUSE_WORKERS`.
+    /// `QUEUE_SIDECAR_IMAGE`, `DORMOUSE_GATEWAY` (`endpoints`, or comma separated addresses), `DORMOUSE_WORKERS`.
     pub async fn from_env() -> Result<Self, ConfigError> {
         let client = Client::try_from(kube::Config::infer().await?)?;
         let mut config = Self::new(client);
@@ -98,8 +106,11 @@ impl Config {
     }
 }
 
-fn parse_gateway(value: &str) -> Result<Vec<SocketAddr>, ConfigError> {
-    value
+fn parse_gateway(value: &str) -> Result<Gateway, ConfigError> {
+    if value == "endpoints" {
+        return Ok(Gateway::Endpoints);
+    }
+    let addresses: Result<_, _> = value
         .split(',')
         .map(str::trim)
         .filter(|s| !s.is_empty())
@@ -107,10 +118,11 @@ fn parse_gateway(value: &str) -> Result<Vec<SocketAddr>, ConfigError> {
             s.parse().map_err(|_| ConfigError::Variable {
                 name: "DORMOUSE_GATEWAY",
                 value: s.to_owned(),
-                problem: "want addresses such as 10.0.0.7:8080, comma separated".to_owned(),
+                problem: "want addresses such as 10.0.0.7:8080, comma separated, or \"endpoints\"".to_owned(),
             })
         })
-        .collect()
+        .collect();
+    addresses.map(Gateway::At)
 }
 
 #[cfg(test)]
@@ -119,7 +131,8 @@ mod tests {
 
     #[test]
     fn gateways_are_addresses() {
-        assert_eq!(parse_gateway("127.0.0.1:8080, [::1]:80").unwrap().len(), 2);
+        assert!(matches!(parse_gateway("127.0.0.1:8080, [::1]:80").unwrap(), Gateway::At(two) if two.len() == 2));
+        assert_eq!(parse_gateway("endpoints").unwrap(), Gateway::Endpoints);
         assert!(parse_gateway("localhost:8080").unwrap_err().to_string().contains("DORMOUSE_GATEWAY"));
     }
 }

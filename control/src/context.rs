@@ -2,21 +2,26 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use api::conditions::{self, READY};
+use api::{
+    conditions::{self, READY},
+    ports,
+};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{EndpointSubset, Endpoints};
 use kube::core::object::HasStatus;
 
 use crate::{
+    config::Gateway,
     engine::{
         queue::Outcome,
         status::Status,
-        world::{Key, Known, World},
+        world::{ACTIVATOR_SERVICE, Key, Known, World},
         writer::{WriteError, Writer},
     },
     metrics::Metrics,
@@ -49,7 +54,7 @@ pub struct Context {
     /// Handles of the metrics.
     pub metrics: Metrics,
     /// Where our own gateway answers.
-    pub gateway: Vec<SocketAddr>,
+    pub gateway: Gateway,
     /// Image of queue-proxy where `config-deployment` names none.
     pub queue_sidecar_image: String,
     /// Which Ingresses wait for the gateway.
@@ -64,7 +69,7 @@ impl Context {
         writer: Writer,
         settings: Arc<ArcSwap<Settings>>,
         metrics: Metrics,
-        gateway: Vec<SocketAddr>,
+        gateway: Gateway,
         queue_sidecar_image: String,
     ) -> Self {
         Self {
@@ -76,6 +81,18 @@ impl Context {
             queue_sidecar_image,
             probing: crate::ingress::Probing::default(),
             details_due: Mutex::default(),
+        }
+    }
+
+    /// Where our own gateway answers now; none while nobody can.
+    pub fn gateways(&self) -> Option<Vec<SocketAddr>> {
+        match &self.gateway {
+            Gateway::At(addresses) => Some(addresses.clone()),
+            Gateway::Endpoints => {
+                let endpoints = self.world.endpoints.get(&self.world.system_namespace, ACTIVATOR_SERVICE)?;
+                let all = addresses(&endpoints);
+                (!all.is_empty()).then_some(all)
+            }
         }
     }
 
@@ -135,6 +152,17 @@ impl Context {
     }
 }
 
+/// Addresses that are ready, each with the port that is named `http`.
+fn addresses(endpoints: &Endpoints) -> Vec<SocketAddr> {
+    let of_subset = |subset: &EndpointSubset| -> Vec<SocketAddr> {
+        let port = subset.ports.iter().flatten().find(|port| port.name.as_deref() == Some(ports::NAME_HTTP1));
+        let Some(port) = port.and_then(|port| u16::try_from(port.port).ok()) else { return Vec::new() };
+        let ips = subset.addresses.iter().flatten().filter_map(|address| address.ip.parse::<IpAddr>().ok());
+        ips.map(|ip| SocketAddr::new(ip, port)).collect()
+    };
+    endpoints.subsets.iter().flatten().flat_map(of_subset).collect()
+}
+
 /// Ready says the same before and after: Unknown (or nothing yet), or a settled word on the same generation.
 fn is_detail<S: Status>(old: &S, new: &S) -> bool {
     let ready = |s: &S| conditions::get(s.conditions(), READY).map_or("Unknown", |c| c.status.as_str()).to_owned();
@@ -148,6 +176,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn gateways_are_the_ready_addresses_of_their_endpoints() {
+        let endpoints: Endpoints = serde_json::from_value(json!({ "subsets": [
+            { "addresses": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }], "notReadyAddresses": [{ "ip": "10.0.0.2" }],
+              "ports": [{ "name": "http-metrics", "port": 9090 }, { "name": "http", "port": 8081 }] },
+            { "addresses": [{ "ip": "10.0.0.3" }], "ports": [{ "name": "other", "port": 1 }] },
+        ] }))
+        .unwrap();
+        let got: Vec<String> = addresses(&endpoints).iter().map(ToString::to_string).collect();
+        assert_eq!(got, ["10.0.0.1:8081", "[fd00::1]:8081"]);
+        assert!(addresses(&Endpoints::default()).is_empty());
+    }
 
     #[test]
     fn only_what_ready_does_not_show_may_wait() {

@@ -35,6 +35,8 @@ pub enum Command {
     Controller,
     /// Run the admission webhook alone, as on a cluster (settings from the environment).
     Webhook,
+    /// Print the CustomResourceDefinitions, as `deploy/crds.yaml` has them.
+    Crds,
     /// Repeat the decisions of a saved decision log (GET /debug/decisions/NAMESPACE/REVISION of an autoscaler) and show
     /// the first that comes out otherwise.
     Replay {

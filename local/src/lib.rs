@@ -18,6 +18,7 @@ pub mod board;
 pub mod cli;
 pub mod cluster;
 pub mod console;
+pub mod crds;
 pub mod demo;
 pub mod hello;
 pub mod keeper;

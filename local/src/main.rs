@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(options) => on_one_thread(local::up::run(*options)),
         Command::Hello => on_one_thread(local::hello::run()),
+        Command::Crds => print(&local::crds::yaml()),
         Command::Replay { file } => return replay(&file),
         Command::Keeper => local::keeper::main().map_err(Into::into),
         Command::Activator { flags } => return activator::main_with(flags),
@@ -28,6 +29,16 @@ fn main() -> ExitCode {
             eprintln!("dormouse: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints a text, even if whoever reads it has enough before its end.
+fn print(text: &anyhow::Result<String>) -> anyhow::Result<()> {
+    use std::io::Write;
+    let text = text.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

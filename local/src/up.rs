@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use api::timeline::Observer;
 use arc_swap::ArcSwap;
 use autoscaler::Autoscaler;
-use control::{Controller, settings::Settings};
+use control::{Controller, config::Gateway, settings::Settings};
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +146,7 @@ impl System {
             .with_context(|| format!("--console {}: cannot serve there; choose another, or port 0", options.console))?;
         system::prepare(&client, http, &options.settings).await?;
         let controller = control::Config {
-            gateway: vec![http],
+            gateway: Gateway::At(vec![http]),
             settings,
             queue_sidecar_image: system::QUEUE_IMAGE.to_owned(),
             cluster_domain: system::CLUSTER_DOMAIN.to_owned(),

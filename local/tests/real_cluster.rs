@@ -33,6 +33,7 @@ use autoscaler::{
 use cluster::Cluster;
 use control::{
     Controller, admission,
+    config::Gateway,
     settings::Settings,
     webhook::{self, Webhook},
 };
@@ -46,7 +47,7 @@ use kube::{
     api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
 };
-use local::system;
+use local::{cli::Setting, system};
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::{
@@ -63,25 +64,34 @@ const PATIENCE: Duration = Duration::from_secs(90);
 async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     let real = Cluster::find().await;
     let client = real.client();
+    // Each process has the rights that the manifests give it, and no more.
+    real.apply_manifests("none").await;
     cluster::install_crds(&client).await;
+    let set = |config_map: &str, key: &str, value: &str| Setting {
+        config_map: config_map.to_owned(),
+        key: key.to_owned(),
+        value: value.to_owned(),
+    };
+    let sets =
+        [set("config-network", "autocreate-cluster-domain-claims", "true"), set("config-domain", "example.com", "")];
     // No request goes there: the real server takes no address of loopback for an endpoint.
-    system::prepare(&client, "10.9.9.9:8012".parse().unwrap(), &[]).await.unwrap();
+    system::prepare(&client, "10.9.9.9:8012".parse().unwrap(), &sets).await.unwrap();
 
     let stop = CancellationToken::new();
-    let autoscaler = Autoscaler::bind(autoscaler::Config::local(client.clone())).await.unwrap();
+    let autoscaler = Autoscaler::bind(autoscaler::Config::local(real.client_of("autoscaler"))).await.unwrap();
     let activator = activator::Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         autoscaler_url: format!("ws://{}", autoscaler.local_addr()),
-        ..activator::Config::local(client.clone())
+        ..activator::Config::local(real.client_of("activator"))
     };
     let activator = Activator::bind(activator).await.unwrap();
     let settings = Arc::new(ArcSwap::from_pointee(Settings::new(system::CLUSTER_DOMAIN)));
     let controller = Controller::bind(control::Config {
-        gateway: vec![activator.local_addr()],
+        gateway: Gateway::At(vec![activator.local_addr()]),
         settings: settings.clone(),
         queue_sidecar_image: system::QUEUE_IMAGE.to_owned(),
         cluster_domain: system::CLUSTER_DOMAIN.to_owned(),
-        ..control::Config::new(client.clone())
+        ..control::Config::new(real.client_of("controller"))
     })
     .await
     .unwrap();
@@ -183,6 +193,7 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
 async fn the_webhook_fills_in_and_refuses_and_renews_its_certificate() {
     let real = Cluster::find().await;
     let client = real.client();
+    real.apply_manifests("none").await;
     cluster::install_crds(&client).await;
     system::prepare(&client, "10.9.9.9:8012".parse().unwrap(), &[]).await.unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -191,7 +202,7 @@ async fn the_webhook_fills_in_and_refuses_and_renews_its_certificate() {
         url: Some(format!("https://127.0.0.1:{port}")),
         every: Duration::from_millis(100),
         settle: Duration::from_secs(2),
-        ..webhook::Config::new(client.clone())
+        ..webhook::Config::new(real.client_of("webhook"))
     })
     .unwrap();
     let stop = CancellationToken::new();

@@ -76,9 +76,13 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, Reconcil
     }
     let hash = ingress_hash(&ingress);
     let started = Instant::now();
-    let asked = context.gateway.iter().map(|gateway| probe::ask(*gateway, &ingress, &hash));
-    let answers = futures::future::join_all(asked).await;
-    let missing = answers.into_iter().find_map(Result::err);
+    let missing = match context.gateways() {
+        Some(gateways) => {
+            let asked = gateways.iter().map(|gateway| probe::ask(*gateway, &ingress, &hash));
+            futures::future::join_all(asked).await.into_iter().find_map(Result::err).map(|why| why.to_string())
+        }
+        None => Some("there is no gateway".to_owned()),
+    };
 
     let now = Context::now();
     let mut status = ingress.status.clone().unwrap_or_default();

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 /// A server to compare with; what was started here ends with it.
 pub(crate) struct Cluster {
     config: Config,
+    kubeconfig: String,
     _processes: Option<(Process, Process, TempDir)>,
 }
 
@@ -32,7 +33,11 @@ impl Cluster {
     pub(crate) async fn find() -> Self {
         let this = match (std::env::var_os("KUBEBUILDER_ASSETS"), std::env::var_os("KUBECONFIG")) {
             (Some(assets), _) => Self::start(Path::new(&assets)),
-            (None, Some(_)) => Self { config: Config::infer().await.unwrap(), _processes: None },
+            (None, Some(file)) => Self {
+                config: Config::infer().await.unwrap(),
+                kubeconfig: fs::read_to_string(file).unwrap(),
+                _processes: None,
+            },
             (None, None) => panic!(
                 "no Kubernetes API server to compare with: set KUBEBUILDER_ASSETS to a folder with kube-apiserver and etcd \
                  (.ci/kubernetes/build makes one), or KUBECONFIG to a server that may be written to"
@@ -92,10 +97,43 @@ impl Cluster {
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
             ],
         );
-        let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().unwrap());
+        let url = format!("https://127.0.0.1:{port}");
+        let kubeconfig = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{ "name": "c", "cluster": { "server": url, "insecure-skip-tls-verify": true } }],
+            "users": [{ "name": "u", "user": { "token": token } }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+        });
+        let mut config = Config::new(url.parse().unwrap());
         config.accept_invalid_certs = true;
         config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
-        Self { config, _processes: Some((server, etcd, folder)) }
+        Self { config, kubeconfig: kubeconfig.to_string(), _processes: Some((server, etcd, folder)) }
+    }
+
+    /// Applies the manifests under `deploy/` with kubectl; returns what it said.
+    #[allow(dead_code, reason = "shared with tests that need no manifests")]
+    pub(crate) async fn apply_manifests(&self, dry_run: &str) -> String {
+        let folder = TempDir::new().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        fs::write(&kubeconfig, &self.kubeconfig).unwrap();
+        let mut kubectl = tokio::process::Command::new("kubectl");
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        kubectl.arg("--kubeconfig").arg(&kubeconfig).args(["apply", "--server-side"]);
+        let output = kubectl.arg(format!("--dry-run={dry_run}")).arg("-k").arg(manifests).output().await;
+        let output = output.expect("kubectl is on PATH");
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert!(output.status.success(), "{said}");
+        said
+    }
+
+    /// A client with the rights of an account of the system's namespace.
+    #[allow(dead_code, reason = "shared with tests that need no accounts")]
+    pub(crate) fn client_of(&self, account: &str) -> Client {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(format!("system:serviceaccount:knative-serving:{account}"));
+        let groups = ["system:serviceaccounts", "system:serviceaccounts:knative-serving", "system:authenticated"];
+        config.auth_info.impersonate_groups = Some(groups.map(str::to_owned).to_vec());
+        Client::try_from(config).unwrap()
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -1,0 +1,102 @@
+//! The manifests under `deploy/`: the kinds are those of the Rust types, a real API server takes all of it, and each
+//! process has the rights that it needs and no more.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test cannot do without has failed it"
+)]
+
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[path = "real_server/cluster.rs"]
+mod cluster;
+
+use std::path::Path;
+
+use cluster::Cluster;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::api::{Api, PostParams};
+
+#[test]
+fn the_kinds_are_those_of_the_types() {
+    let file = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds.yaml")).unwrap();
+    let made = local::crds::yaml().unwrap();
+    assert!(
+        file == made,
+        "deploy/crds.yaml is not what the types say: `dormouse crds > deploy/crds.yaml` writes it anew"
+    );
+}
+
+/// Who may do what: account, verb, `group/resource[/subresource]`, namespace, and whether.
+const RIGHTS: &[(&str, &str, &str, &str, bool)] = &[
+    ("activator", "watch", "networking.internal.knative.dev/ingresses", "default", true),
+    ("activator", "list", "/endpoints", "default", true),
+    ("activator", "get", "/secrets", "default", true),
+    ("activator", "list", "/configmaps", "knative-serving", true),
+    ("activator", "list", "/configmaps", "default", false),
+    ("activator", "patch", "serving.knative.dev/revisions", "default", false),
+    ("activator", "create", "/pods", "default", false),
+    ("activator", "delete", "/secrets", "knative-serving", false),
+    ("autoscaler", "patch", "apps/deployments/scale", "default", true),
+    ("autoscaler", "patch", "apps/deployments", "default", false),
+    ("autoscaler", "patch", "autoscaling.internal.knative.dev/podautoscalers/status", "default", true),
+    ("autoscaler", "patch", "autoscaling.internal.knative.dev/podautoscalers", "default", false),
+    ("autoscaler", "create", "networking.internal.knative.dev/serverlessservices", "default", true),
+    ("autoscaler", "patch", "/pods", "default", true),
+    ("autoscaler", "delete", "/pods", "default", false),
+    ("autoscaler", "update", "coordination.k8s.io/leases", "knative-serving", true),
+    ("autoscaler", "update", "coordination.k8s.io/leases", "default", false),
+    ("autoscaler", "patch", "discovery.k8s.io/endpointslices", "knative-serving", true),
+    ("autoscaler", "get", "/secrets", "knative-serving", false),
+    ("controller", "create", "apps/deployments", "default", true),
+    ("controller", "update", "serving.knative.dev/services/status", "default", true),
+    ("controller", "update", "serving.knative.dev/services", "default", false),
+    ("controller", "delete", "serving.knative.dev/revisions", "default", true),
+    ("controller", "update", "serving.knative.dev/configurations/finalizers", "default", true),
+    ("controller", "create", "networking.internal.knative.dev/clusterdomainclaims", "", true),
+    ("controller", "create", "/endpoints", "default", true),
+    ("controller", "get", "/secrets", "default", false),
+    ("controller", "create", "/pods", "default", false),
+    ("webhook", "update", "/secrets", "knative-serving", true),
+    ("webhook", "update", "/secrets", "default", false),
+    ("webhook", "patch", "admissionregistration.k8s.io/mutatingwebhookconfigurations", "", true),
+    ("webhook", "list", "serving.knative.dev/services", "default", false),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_api_server_takes_it_and_rights_are_least() {
+    let real = Cluster::find().await;
+    let said = real.apply_manifests("none").await;
+    for object in ["deployment.apps/activator", "deployment.apps/webhook", "service/gateway"] {
+        assert!(said.contains(object), "{object} in\n{said}");
+    }
+    // Once more: nothing of it is somebody else's.
+    real.apply_manifests("server").await;
+
+    let reviews: Api<SubjectAccessReview> = Api::all(real.client());
+    let mut wrong = Vec::new();
+    for (account, verb, what, namespace, allowed) in RIGHTS {
+        let mut parts = what.split('/').map(str::to_owned);
+        let attributes = ResourceAttributes {
+            group: parts.next(),
+            resource: parts.next(),
+            subresource: parts.next(),
+            verb: Some((*verb).to_owned()),
+            namespace: Some((*namespace).to_owned()).filter(|namespace| !namespace.is_empty()),
+            ..ResourceAttributes::default()
+        };
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(format!("system:serviceaccount:knative-serving:{account}")),
+                resource_attributes: Some(attributes),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let answer = reviews.create(&PostParams::default(), &review).await.unwrap();
+        if answer.status.unwrap().allowed != *allowed {
+            wrong.push(format!("{account} {verb} {what} in {namespace:?}: want {allowed}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
