@@ -38,6 +38,8 @@ pub mod serving {
     pub const ROUTING_STATE_MODIFIED: &str = "serving.knative.dev/routingStateModified";
     /// Annotation: how long a new revision takes over traffic.
     pub const ROLLOUT_DURATION: &str = "serving.knative.dev/rollout-duration";
+    /// Its older name.
+    pub const ROLLOUT_DURATION_OLD: &str = "serving.knative.dev/rolloutDuration";
     /// Annotation: how long a Deployment may take to make progress.
     pub const PROGRESS_DEADLINE: &str = "serving.knative.dev/progress-deadline";
     /// Annotation: `enabled` lets HTTP/1 responses start before the request ended.

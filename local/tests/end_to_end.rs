@@ -102,6 +102,35 @@ async fn traffic_splits_by_percent_by_tag_and_rolls_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_revision_gets_its_traffic_bit_by_bit() {
+    let folder = folder();
+    let up = Up::start(&folder.path().join("data"), &["--set", "config-network.rollout-duration=5"]).await;
+    let host = "slow.default.example.com";
+    up.apply(&hello("slow", "one", "", "")).await;
+    up.ready("slow").await;
+    up.apply(&hello("slow", "two", "", "")).await;
+    let until = Instant::now() + support::PATIENCE;
+    let mut seen = Vec::new();
+    // One share, two shares that move, and one share again.
+    while seen.last().is_none_or(|last| last != "slow-00002=100 ") || seen.len() < 3 {
+        let range = "{range .status.traffic[*]}{.revisionName}={.percent} {end}";
+        let traffic = up.field("route/slow", range).await;
+        if seen.last() != Some(&traffic) {
+            seen.push(traffic);
+        }
+        assert!(Instant::now() < until, "{seen:?}\n{}", up.log());
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        seen.iter().any(|traffic| traffic.starts_with("slow-00001=") && traffic.contains("slow-00002=")),
+        "{seen:?}"
+    );
+    up.ready("slow").await;
+    assert_eq!(up.ok(host, "/").await, "Hello two!");
+    up.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_there_after_a_restart_and_no_process_outlives_up() {
     let folder = folder();
     let data = folder.path().join("data");

@@ -101,7 +101,7 @@ pub fn whole_seconds(map: &Map, keys: &[&str], word: &str) -> Errors {
 
 /// Rollout of Services and Routes.
 pub fn rollout_duration(map: &Map) -> Errors {
-    whole_seconds(map, &[serving::ROLLOUT_DURATION, "serving.knative.dev/rolloutDuration"], "rollout-duration")
+    whole_seconds(map, &[serving::ROLLOUT_DURATION, serving::ROLLOUT_DURATION_OLD], "rollout-duration")
 }
 
 /// Deadline of a revision.

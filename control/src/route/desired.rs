@@ -21,7 +21,7 @@ use kube::ResourceExt;
 
 use super::{
     domains::{self, InvalidDomain},
-    rollout,
+    rollout::{self, Rollout},
     traffic::{RevisionTarget, Traffic},
 };
 use crate::{
@@ -39,6 +39,7 @@ const HTTP_PROTOCOL: [&str; 2] = ["networking.knative.dev/http-protocol", "netwo
 pub fn ingress(
     route: &Route,
     traffic: &Traffic,
+    rollout: &Rollout,
     cluster_local: &BTreeMap<String, bool>,
     settings: &Settings,
 ) -> Result<Ingress, InvalidDomain> {
@@ -57,13 +58,13 @@ pub fn ingress(
             rules.push(IngressRule {
                 hosts: hosts.into_iter().collect(),
                 visibility: Some(if *local { VISIBILITY_CLUSTER_LOCAL } else { VISIBILITY_EXTERNAL }.to_owned()),
-                http: Some(HttpIngressRule { paths: paths(route, tag, targets, traffic, settings) }),
+                http: Some(HttpIngressRule { paths: paths(route, tag, targets, traffic, rollout, settings) }),
             });
         }
     }
     let mut annotations = ingress_annotations(route.annotations(), settings);
     // Both are plain data; an unreadable annotation would only mean "no rollout under way".
-    let state = serde_json::to_string(&rollout::steady(traffic)).unwrap_or_default();
+    let state = serde_json::to_string(rollout).unwrap_or_default();
     annotations.insert(rollout::ANNOTATION.to_owned(), state);
     if !tag_to_host.is_empty() {
         annotations.insert(TAG_TO_HOST.to_owned(), serde_json::to_string(&tag_to_host).unwrap_or_default());
@@ -108,9 +109,10 @@ fn paths(
     tag: &str,
     targets: &[RevisionTarget],
     traffic: &Traffic,
+    rollout: &Rollout,
     settings: &Settings,
 ) -> Vec<HttpIngressPath> {
-    let mut base = path(route, targets, settings);
+    let mut base = path(route, tag, targets, rollout, settings);
     if settings.features.tag_header_based_routing != Feature::Enabled {
         return vec![base];
     }
@@ -121,28 +123,46 @@ fn paths(
     base.append_headers.insert("Knative-Serving-Default-Route".to_owned(), "true".to_owned());
     let by_header = traffic.by_tag.iter().filter(|(tag, _)| !tag.is_empty()).map(|(tag, targets)| HttpIngressPath {
         headers: BTreeMap::from([("Knative-Serving-Tag".to_owned(), StringMatch { exact: Some(tag.clone()) })]),
-        ..path(route, targets, settings)
+        ..path(route, tag, targets, rollout, settings)
     });
     by_header.chain([base.clone()]).collect()
 }
 
-fn path(route: &Route, targets: &[RevisionTarget], settings: &Settings) -> HttpIngressPath {
+fn path(
+    route: &Route,
+    tag: &str,
+    targets: &[RevisionTarget],
+    rollout: &Rollout,
+    settings: &Settings,
+) -> HttpIngressPath {
     let namespace = route.namespace().unwrap_or_default();
-    let splits = targets.iter().filter(|t| t.percent != 0).map(|t| IngressBackendSplit {
+    let split = |target: &RevisionTarget, (revision, percent): (&str, i64)| IngressBackendSplit {
         service_namespace: namespace.clone(),
-        service_name: t.revision.clone(),
-        service_port: IntOrString::Int(match (settings.network.system_internal_tls, t.protocol) {
+        service_name: revision.to_owned(),
+        service_port: IntOrString::Int(match (settings.network.system_internal_tls, target.protocol) {
             (true, _) => 443,
             (false, PROTOCOL_H2C) => 81,
             (false, _) => 80,
         }),
-        percent: Some(t.percent),
+        percent: Some(percent),
         append_headers: BTreeMap::from([
             ("Knative-Serving-Namespace".to_owned(), namespace.clone()),
-            ("Knative-Serving-Revision".to_owned(), t.revision.clone()),
+            ("Knative-Serving-Revision".to_owned(), revision.to_owned()),
         ]),
+    };
+    let splits = targets.iter().filter(|target| target.percent != 0).flat_map(|target| {
+        shares(target, tag, rollout).into_iter().map(|share| split(target, share)).collect::<Vec<_>>()
     });
     HttpIngressPath { splits: splits.collect(), ..HttpIngressPath::default() }
+}
+
+/// The Revisions that a target's share lies on, with theirs: one, or several while a rollout is under way.
+pub fn shares<'a>(target: &'a RevisionTarget, tag: &str, rollout: &'a Rollout) -> Vec<(&'a str, i64)> {
+    let under_way = rollout.of(tag, &target.configuration).filter(|c| target.latest && c.revisions.len() > 1);
+    match under_way {
+        Some(c) => c.revisions.iter().map(|r| (r.revision_name.as_str(), r.percent)).collect(),
+        None => vec![(&target.revision, target.percent)],
+    }
 }
 
 /// Where our own gateway is, inside the cluster.

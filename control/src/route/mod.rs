@@ -12,10 +12,12 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use api::{
-    labels::networking,
+    conditions,
+    labels::{networking, serving as labels},
     names,
     networking::Ingress,
     serving::{Addressable, Configuration, Revision, Route, RouteStatus, TrafficTarget},
@@ -24,7 +26,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::ResourceExt;
 
-use self::{domains::InvalidDomain, traffic::Traffic};
+use self::{domains::InvalidDomain, rollout::Rollout, traffic::Traffic};
 use crate::{
     context::{Context, ReconcileError},
     engine::{
@@ -56,7 +58,11 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, Reconcil
     let before = route.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     finish(&mut status, before, route.metadata.generation);
     let written = context.write_status(key, route.as_ref(), status).await?;
-    result.map(|()| written)
+    Ok(match (written, result?) {
+        (Outcome::Again(status), Some(step)) => Outcome::Again(status.min(step)),
+        (Outcome::Settled, Some(step)) => Outcome::Again(step),
+        (written, _) => written,
+    })
 }
 
 struct InNamespace<'a> {
@@ -73,13 +79,14 @@ impl traffic::Targets for InNamespace<'_> {
     }
 }
 
+/// Returns how long it is until the next step of a rollout, if there is one.
 async fn reconcile_children(
     context: &Context,
     settings: &Settings,
     route: &Route,
     status: &mut RouteStatus,
     now: Timestamp,
-) -> Result<(), ReconcileError> {
+) -> Result<Option<Duration>, ReconcileError> {
     let namespace = route.namespace().unwrap_or_default();
     let targets = InNamespace { world: &context.world, namespace: namespace.clone() };
     let resolved = traffic::resolve(route, &targets);
@@ -90,19 +97,26 @@ async fn reconcile_children(
     let placeholders: Vec<Placeholder> =
         context.world.core_services.indexed(&route.uid().unwrap_or_default()).into_iter().map(Placeholder).collect();
     let cluster_local = domains::visibility(route, &placeholders, settings);
-    let plan = match plan(route, &resolved, &cluster_local, settings, status, now) {
+    let was = context.world.ingresses.get(&namespace, &desired::ingress_name(route));
+    let at = rollout::nanoseconds(Timestamp::now());
+    let around = Around { cluster_local: &cluster_local, settings, was: was.as_deref(), at };
+    let plan = match plan(route, &resolved, around, status, now) {
         Ok(Some(plan)) => plan,
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(None),
         Err(error) => {
             status::invalid_domain(status, &error, now);
-            return Ok(());
+            return Ok(None);
         }
     };
     status::tls_not_enabled(status, now);
     let ingress = ensure_ingress(context, route, plan.ingress).await?;
     status::propagate_ingress(status, &ingress, now);
+    if plan.rolls_out {
+        status::rolls_out(status, now);
+    }
     ensure_placeholders(context, settings, route, &plan.tags, &ingress, status, now).await?;
-    delete_orphans(context, settings, route, &plan.tags).await
+    delete_orphans(context, settings, route, &plan.tags).await?;
+    Ok(plan.next_step)
 }
 
 struct Placeholder(Arc<Service>);
@@ -116,17 +130,31 @@ impl AsRef<Service> for Placeholder {
 struct Plan {
     ingress: Ingress,
     tags: Vec<String>,
+    /// A gradual rollout is under way, and when it goes on.
+    rolls_out: bool,
+    next_step: Option<Duration>,
+}
+
+/// What a plan depends on besides the Route and its targets.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    cluster_local: &'a BTreeMap<String, bool>,
+    settings: &'a Settings,
+    /// The Ingress as it is.
+    was: Option<&'a Ingress>,
+    /// Now, to the nanosecond: steps of a rollout are not bound to whole seconds.
+    at: i64,
 }
 
 /// Everything that follows from the resolved traffic, status included; none when traffic cannot be assigned.
 fn plan(
     route: &Route,
     resolved: &traffic::Resolved,
-    cluster_local: &BTreeMap<String, bool>,
-    settings: &Settings,
+    around: Around<'_>,
     status: &mut RouteStatus,
     now: Timestamp,
 ) -> Result<Option<Plan>, InvalidDomain> {
+    let Around { cluster_local, settings, was, at } = around;
     status.url = Some(url(route, "", cluster_local, settings)?);
     let traffic = match &resolved.traffic {
         Ok(traffic) => traffic,
@@ -135,35 +163,71 @@ fn plan(
             return Ok(None);
         }
     };
-    let ingress = desired::ingress(route, traffic, cluster_local, settings)?;
-    status::traffic_assigned(status, shown(route, traffic, cluster_local, settings)?, now);
+    let (rollout, next) = roll_out(route, traffic, was, settings, at);
+    let ingress = desired::ingress(route, traffic, &rollout, cluster_local, settings)?;
+    status::traffic_assigned(status, shown(route, traffic, &rollout, cluster_local, settings)?, now);
     let host = names::service_host(&route.name_any(), &route.namespace().unwrap_or_default(), &settings.cluster_domain);
     status.address = Some(Addressable { url: Some(format!("http://{host}")) });
-    Ok(Some(Plan { ingress, tags: traffic.by_tag.keys().cloned().collect() }))
+    Ok(Some(Plan {
+        ingress,
+        tags: traffic.by_tag.keys().cloned().collect(),
+        rolls_out: !rollout.is_done(),
+        next_step: next.map(|next| Duration::from_nanos(u64::try_from(next.saturating_sub(at)).unwrap_or(0))),
+    }))
+}
+
+/// Where gradual rollouts are at this moment, and when the next step is due.
+fn roll_out(
+    route: &Route,
+    traffic: &Traffic,
+    was: Option<&Ingress>,
+    settings: &Settings,
+    now: i64,
+) -> (Rollout, Option<i64>) {
+    let wanted = rollout::steady(traffic);
+    let keys = [labels::ROLLOUT_DURATION, labels::ROLLOUT_DURATION_OLD];
+    let annotated = keys.iter().find_map(|key| route.annotations().get(*key));
+    let annotated = annotated.and_then(|text| api::duration::parse(text).ok());
+    let annotated = annotated.map(|duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX));
+    let duration = annotated.filter(|seconds| *seconds > 0).unwrap_or(settings.network.rollout_duration_seconds);
+    if duration == 0 {
+        return (wanted, None);
+    }
+    let mut before = rollout::read(was.and_then(|was| was.annotations().get(rollout::ANNOTATION)));
+    let was_ready = route.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, status::INGRESS_READY));
+    if let Some(before) = &mut before
+        && was.is_some_and(crate::ingress::status::is_ready)
+        && !was_ready
+    {
+        before.ingress_is_ready(now, duration);
+    }
+    wanted.step(before.as_ref(), now)
 }
 
 /// Traffic as the status shows it.
 fn shown(
     route: &Route,
     traffic: &Traffic,
+    rollout: &Rollout,
     cluster_local: &BTreeMap<String, bool>,
     settings: &Settings,
 ) -> Result<Vec<TrafficTarget>, InvalidDomain> {
-    traffic
-        .flat
-        .iter()
-        .map(|target| {
-            let tag = (!target.tag.is_empty()).then(|| target.tag.clone());
-            Ok(TrafficTarget {
-                url: tag.as_ref().map(|tag| url(route, tag, cluster_local, settings)).transpose()?,
-                tag,
-                revision_name: Some(target.revision.clone()),
+    let mut all = Vec::with_capacity(traffic.flat.len());
+    for target in &traffic.flat {
+        let tag = (!target.tag.is_empty()).then(|| target.tag.clone());
+        let url = tag.as_ref().map(|tag| url(route, tag, cluster_local, settings)).transpose()?;
+        all.extend(desired::shares(target, &target.tag, rollout).into_iter().map(|(revision, percent)| {
+            TrafficTarget {
+                url: url.clone(),
+                tag: tag.clone(),
+                revision_name: Some(revision.to_owned()),
                 configuration_name: None,
                 latest_revision: Some(target.latest),
-                percent: Some(target.percent),
-            })
-        })
-        .collect()
+                percent: Some(percent),
+            }
+        }));
+    }
+    Ok(all)
 }
 
 fn url(

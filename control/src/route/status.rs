@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use super::{domains::InvalidDomain, traffic::BadTarget};
 
 const ALL_TRAFFIC_ASSIGNED: &str = "AllTrafficAssigned";
-const INGRESS_READY: &str = "IngressReady";
+/// The Ingress serves this generation.
+pub const INGRESS_READY: &str = "IngressReady";
 const CERTIFICATE_PROVISIONED: &str = "CertificateProvisioned";
 
 /// The conditions of a Route.
@@ -90,6 +91,12 @@ pub fn traffic_assigned(status: &mut RouteStatus, traffic: Vec<TrafficTarget>, n
 pub fn tls_not_enabled(status: &mut RouteStatus, now: Timestamp) {
     let message = "external-domain-tls is not enabled";
     edit(status, now).mark_true_with_reason(CERTIFICATE_PROVISIONED, "TLSNotEnabled", message);
+}
+
+/// Traffic is on its way to the latest Revision.
+pub fn rolls_out(status: &mut RouteStatus, now: Timestamp) {
+    let message = "A gradual rollout of the latest revision(s) is in progress.";
+    edit(status, now).mark_unknown(INGRESS_READY, "RolloutInProgress", message);
 }
 
 /// Takes over what the Ingress says of its newest generation.

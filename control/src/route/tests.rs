@@ -134,7 +134,8 @@ fn planned(traffic: &Value, settings: &Settings) -> (Value, RouteStatus) {
     let none: [Placeholder; 0] = [];
     let local = domains::visibility(&route, &none, settings);
     let resolved = resolve(&route, &given());
-    let plan = plan(&route, &resolved, &local, settings, &mut status, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+    let around = Around { cluster_local: &local, settings, was: None, at: 0 };
+    let plan = plan(&route, &resolved, around, &mut status, Timestamp::UNIX_EPOCH).unwrap().unwrap();
     (serde_json::to_value(plan.ingress).unwrap(), status)
 }
 
@@ -299,4 +300,60 @@ proptest::proptest! {
         let shown: i64 = resolved.flat.iter().map(|t| t.percent).sum();
         proptest::prop_assert_eq!(shown, 100);
     }
+}
+
+/// One Route through a rollout of two minutes: a percent at once, the rest when the Ingress has shown how long a step takes.
+#[test]
+fn a_new_revision_gets_its_traffic_bit_by_bit() {
+    const SECOND: i64 = 1_000_000_000;
+    let mut route = route(&json!([{"configurationName": "hello", "latestRevision": true, "percent": 100}]));
+    route.annotations_mut().insert("serving.knative.dev/rollout-duration".to_owned(), "120s".to_owned());
+    let settings = settings();
+    let none: [Placeholder; 0] = [];
+    let local = domains::visibility(&route, &none, &settings);
+    // The revision before is the latest ready one still.
+    let before = given().configuration("hello", Some("hello-00001"), "True");
+    let look = |route: &Route, given: &Given, was: Option<&Ingress>, at: i64| {
+        let mut status = route.status.clone().unwrap_or_default();
+        begin(&mut status, status::CONDITIONS, None, Timestamp::UNIX_EPOCH);
+        let around = Around { cluster_local: &local, settings: &settings, was, at };
+        let plan = plan(route, &resolve(route, given), around, &mut status, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+        (plan, status)
+    };
+    let ready = |mut ingress: Ingress| {
+        ingress.metadata.generation = Some(1);
+        let status = json!({ "observedGeneration": 1, "conditions": [{ "type": "Ready", "status": "True" }] });
+        ingress.status = serde_json::from_value(status).unwrap();
+        ingress
+    };
+    let shown = |status: &RouteStatus| -> Vec<(String, i64)> {
+        let all = status.traffic.iter();
+        all.map(|t| (t.revision_name.clone().unwrap(), t.percent.unwrap())).collect()
+    };
+    let (first, status) = look(&route, &before, None, 0);
+    assert!(!first.rolls_out && shown(&status) == [("hello-00001".to_owned(), 100)]);
+
+    let (begun, status) = look(&route, &given(), Some(&ready(first.ingress)), 1000 * SECOND);
+    let splits = serde_json::to_value(&begun.ingress.spec.rules[0].http.as_ref().unwrap().paths[0].splits).unwrap();
+    assert_eq!(splits, json!([split("hello-00001", 99), split("hello-00002", 1)]));
+    assert_eq!(shown(&status), [("hello-00001".to_owned(), 99), ("hello-00002".to_owned(), 1)]);
+    assert_eq!((begun.rolls_out, begun.next_step), (true, None));
+
+    // Twenty seconds until it is served: five more steps, of twenty seconds and twenty percent.
+    route.status = Some(status);
+    let (same, _) = look(&route, &given(), Some(&ready(begun.ingress)), 1020 * SECOND);
+    assert_eq!(same.next_step, Some(Duration::from_secs(20)));
+    let mut was = same.ingress;
+    for (nth, percent) in [(1, 21), (2, 41), (3, 61), (4, 81), (5, 100)] {
+        let (step, status) = look(&route, &given(), Some(&ready(was)), (1020 + 20 * nth) * SECOND);
+        let newest = status.traffic.last().unwrap();
+        assert_eq!((newest.revision_name.as_deref(), newest.percent), (Some("hello-00002"), Some(percent)));
+        assert_eq!(step.rolls_out, percent < 100);
+        assert_eq!(step.next_step, (percent < 100).then_some(Duration::from_secs(20)));
+        was = step.ingress;
+    }
+    // Without a duration everything moves at once.
+    route.annotations_mut().clear();
+    let (whole, status) = look(&route, &before, Some(&ready(was)), 2000 * SECOND);
+    assert!(!whole.rolls_out && shown(&status) == [("hello-00001".to_owned(), 100)]);
 }
