@@ -111,6 +111,21 @@ fn one_that_is_lost_counts_as_the_others_and_is_tried_again() {
 }
 
 #[test]
+fn seconds_in_which_nobody_was_heard_are_not_made_up_afterwards() {
+    let mut world = started(&[("max-scale", "1")]);
+    world.share(60.0, 60.0);
+    world.idle(30);
+    world.first_answer = Some(Heard::Lost);
+    world.hear(address(0), Heard::Lost);
+    world.idle(20);
+    world.first_answer = None;
+    // Tried again within fifteen seconds; ten more for the decisions.
+    world.idle(25);
+    let last = world.engine.explain(&key()).unwrap().decisions.pop().unwrap();
+    assert!(last.stable < 55.0, "{}", last.stable);
+}
+
+#[test]
 fn a_report_nobody_wants_ends_its_listener() {
     let mut world = started(&[]);
     let told = Heard::Told(Stat::default());

@@ -238,6 +238,8 @@ impl Bench {
             entry.gone.is_none() && !entry.failed.contains_key(&step) && asked && !too_much
         };
         for entry in entries.iter_mut().filter(|entry| takes_part(entry)) {
+            // What is measured is printed at the end, and that may be half an hour away.
+            eprintln!("{step:?}: {}{}", entry.name, entry.prefix.trim_end_matches('_'));
             match act(entry).await {
                 Err(error) if entry.name == "dormouse" => return Err(error.context("dormouse")),
                 Err(error) => drop(entry.failed.insert(step, format!("{error:#}"))),

@@ -105,10 +105,10 @@ pub fn plan(view: &View<'_>, now: Moment) -> Plan {
         Observed { generation: pa.metadata.generation, want: UNKNOWN, ready: view.ready, unreachable, sks: None };
     let private = view.sks.and_then(|sks| Some((sks, sks.status.as_ref()?.private_service_name.as_deref()?)));
     let Some((sks, private)) = private.filter(|(_, name)| !name.is_empty()) else {
-        // Nothing can be reached before the private Service exists; two activators are enough to begin with.
+        // Nothing can be reached before the private Service exists; the pods that the revision begins with count already.
         return Plan {
             want: UNKNOWN,
-            sks: sks_change(view, MODE_PROXY, 2),
+            sks: sks_change(view, MODE_PROXY, activators(view, view.ready.max(view.scaling.initial_scale))),
             status: status_change(&status, condition::status(&status, view.scaling, &seen, now)),
             ..Plan::default()
         };
@@ -122,9 +122,7 @@ pub fn plan(view: &View<'_>, now: Moment) -> Plan {
     } else {
         MODE_PROXY
     };
-    let scaling = view.scaling;
-    let count = activators::count(view.ready, scaling.total, scaling.target_burst_capacity, scaling.activator_capacity);
-    plan.sks = sks_change(view, mode, count);
+    plan.sks = sks_change(view, mode, activators(view, view.ready));
     plan.metric = metric_change(view, private);
     let sks_seen = Sks {
         service_name: sks.status.as_ref().and_then(|s| s.service_name.as_deref()),
@@ -132,7 +130,7 @@ pub fn plan(view: &View<'_>, now: Moment) -> Plan {
         ready: sks_ready(sks),
     };
     let seen = Observed { want: plan.want, sks: Some(sks_seen), ..seen };
-    plan.status = status_change(&status, condition::status(&status, scaling, &seen, now));
+    plan.status = status_change(&status, condition::status(&status, view.scaling, &seen, now));
     plan
 }
 
@@ -195,11 +193,23 @@ pub fn sks_ready(sks: &ServerlessService) -> Result<(), &str> {
     }
 }
 
+/// Activators too many that stay where they are. Each change of the number makes everything between the ServerlessService
+/// and the Route not ready for a moment, and a revision that sleeps and wakes would change it twice each time.
+const SPARE_ACTIVATORS: i32 = 2;
+
+fn activators(view: &View<'_>, pods: i32) -> i32 {
+    let scaling = view.scaling;
+    activators::count(pods, scaling.total, scaling.target_burst_capacity, scaling.activator_capacity)
+}
+
 fn sks_change(
     view: &View<'_>,
     mode: &str,
     activators: i32,
 ) -> Option<Change<ServerlessService, api::networking::ServerlessServiceSpec>> {
+    let have = view.sks.and_then(|sks| sks.spec.num_activators);
+    let activators =
+        have.filter(|have| (activators..=activators + SPARE_ACTIVATORS).contains(have)).unwrap_or(activators);
     let spec = desired::sks_spec(view.pa, mode, activators);
     match view.sks {
         None => Some(Change::Create(Box::new(desired::sks(view.pa, spec)))),

@@ -84,10 +84,7 @@ impl Listening {
     /// Brings the windows up to `now`: seconds since the last time are as the last load says, and so is the present one
     /// as far as it has come.
     fn fill(&mut self, load: &mut Load, now: Moment) {
-        let Some(value) = self.load() else {
-            self.filled = None;
-            return;
-        };
+        let Some(value) = self.load() else { return };
         let second = now.seconds();
         match self.filled {
             // A clock that was set back waits for itself.
@@ -121,10 +118,12 @@ impl Listening {
 
 /// Brings the windows of a revision that is listened to up to `now`.
 pub(super) fn fill(live: &mut Live, scaling: &RevisionScaling, now: Moment) {
-    if let Some(listening) = &mut live.listening
-        && listening.load().is_some()
-    {
+    let Some(listening) = &mut live.listening else { return };
+    if listening.load().is_some() {
         listening.fill(live.load.get_or_insert_with(|| Box::new(Load::new(scaling))), now);
+    } else {
+        // Seconds in which nobody was heard are not made up afterwards.
+        listening.filled = None;
     }
 }
 
@@ -149,10 +148,10 @@ impl Engine {
         }
         let listening = live.listening.get_or_insert_default();
         listening.follow(ready.into_iter().map(|(_, pod)| pod));
-        let service = metric.as_ref().map(|metric| metric.scrape_target(key)).unwrap_or_default();
         for listened in listening.pods.iter_mut().filter(|listened| !listened.connected) {
             listened.connected = true;
-            out.push(Effect::Listen { key: key.clone(), pod: listened.pod, service: service.clone() });
+            let service = metric.as_ref().map(|metric| metric.scrape_target(key)).unwrap_or_default();
+            out.push(Effect::Listen { key: key.clone(), pod: listened.pod, service });
         }
         true
     }
@@ -272,8 +271,7 @@ mod tests {
         assert_eq!(averages(&load, at(19)), (2.0, 20.0));
         listening.follow(std::iter::empty());
         listening.fill(&mut load, at(100));
-        assert_eq!(listening.filled, None, "no pods, no load");
-        listening.fill(&mut load, at(50));
+        assert!(load.is_empty(at(100)), "no pods, no load");
     }
 
     proptest::proptest! {

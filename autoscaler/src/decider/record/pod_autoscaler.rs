@@ -206,15 +206,16 @@ impl PaRecord {
         self.status.as_ref().map(|status| activity(&status.conditions.list()))
     }
 
-    /// Whether a status says of Ready and Active what the present one says. One that is not there says nothing, which is
-    /// Unknown.
+    /// Whether a status shows no more than the present one where anybody looks: Ready is the same, and Active is, or will
+    /// be with Ready. A status that is not there says nothing, which is Unknown.
     pub(in crate::decider) fn shows_the_same(&self, status: &PodAutoscalerStatus) -> bool {
         let now = self.status.as_ref().map(|status| status.conditions.list()).unwrap_or_default();
-        [READY, ACTIVE].into_iter().all(|name| {
-            let word =
-                |list: &[Condition]| conditions::get(list, name).map_or("Unknown", |c| c.status.as_str()).to_owned();
-            word(&now) == word(&status.conditions)
-        })
+        let word = |list: &[Condition], name| {
+            conditions::get(list, name).map_or("Unknown", |condition| condition.status.as_str()).to_owned()
+        };
+        let (ready, active) = (word(&status.conditions, READY), word(&status.conditions, ACTIVE));
+        let comes_up = ready == "Unknown" && active == "True" && word(&now, ACTIVE) == "Unknown";
+        ready == word(&now, READY) && (active == word(&now, ACTIVE) || comes_up)
     }
 
     /// What the status said was wanted; -1 where it said nothing.
