@@ -104,6 +104,10 @@ async fn creates(programs: &Programs, n: usize, metrics: &mut Metrics) -> anyhow
 async fn crowd(programs: &Programs, many: usize, changes: usize, metrics: &mut Metrics) -> anyhow::Result<()> {
     let asleep = ["config-autoscaler.allow-zero-initial-scale=true", "config-autoscaler.initial-scale=0"];
     let bench = Bench::start(programs, &asleep)?;
+    // It has listed everything and is at rest.
+    bench.create(many).await?;
+    bench.ready(many).await?;
+    bench.settle().await?;
     let idle = bench.controller.rss_kib()?;
     let start = Instant::now();
     let all: Vec<usize> = (0..many).collect();
@@ -124,9 +128,11 @@ async fn crowd(programs: &Programs, many: usize, changes: usize, metrics: &mut M
     metrics.add(&format!("rss_{many}_services_mib"), full / 1024.0);
     metrics.add("kib_per_service", (full - idle) / many as f64);
 
-    let times = changed(&bench, 0..changes).await?;
+    let times = changed(&bench, 0..changes / 5, Between::Rest).await?;
     metrics.add("change_p50_us", quantile(&times, 0.5));
     metrics.add("change_p99_us", quantile(&times, 0.99));
+    let times = changed(&bench, 0..changes, Between::Nothing).await?;
+    metrics.add("change_in_a_row_p99_us", quantile(&times, 0.99));
     let deleted = (many / 2..).take(changes);
     let deleting = async {
         for nth in deleted {
@@ -134,16 +140,28 @@ async fn crowd(programs: &Programs, many: usize, changes: usize, metrics: &mut M
         }
         anyhow::Ok(())
     };
-    let (times, deleting) = tokio::join!(changed(&bench, 0..changes), deleting);
+    let (times, deleting) = tokio::join!(changed(&bench, 0..changes, Between::Nothing), deleting);
     deleting?;
     metrics.add("change_while_deleting_p99_us", quantile(&times?, 0.99));
     Ok(())
 }
 
+/// What is between two changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Between {
+    /// Everything that the one before set off (a revision and all that is made for it) is over.
+    Rest,
+    /// The next begins as soon as the status tells of the one before: so this is how much there is to do, too.
+    Nothing,
+}
+
 /// Changes Services one after the other; from the request until the status tells of it.
-async fn changed(bench: &Bench, which: std::ops::Range<usize>) -> anyhow::Result<Vec<f64>> {
+async fn changed(bench: &Bench, which: std::ops::Range<usize>, between: Between) -> anyhow::Result<Vec<f64>> {
     let mut times = Vec::new();
     for nth in which {
+        if between == Between::Rest {
+            bench.settle().await?;
+        }
         let annotations = json!({ "bench.example.com/change": fastrand::u64(..).to_string() });
         let patch = json!({ "spec": { "template": { "metadata": { "annotations": annotations } } } });
         let start = Instant::now();

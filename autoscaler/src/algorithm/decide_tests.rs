@@ -64,6 +64,13 @@ fn single_decisions() {
 }
 
 #[test]
+fn s04_ten_times_what_is_ready_is_a_panic() {
+    let mut state = State::default();
+    expect(decide(&scaling(10.0, 100.0), &mut state, inputs(100.0, 99.0, 1), at(61)), 10, -186);
+    assert!(state.in_panic());
+}
+
+#[test]
 fn s11_activation_scale() {
     let s = RevisionScaling { activation_scale: 2, ..scaling(10.0, 75.0) };
     expect(decide(&s, &mut State::default(), inputs(0.0, 0.0, 1), at(0)), 0, -62);

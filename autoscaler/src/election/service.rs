@@ -83,7 +83,54 @@ fn slice(place: &Place, bucket: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
     use super::*;
+
+    /// A client that is answered with these codes, one after the other and the last again and again; and what it asked.
+    fn answered(codes: &'static [u16]) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let noted = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let mut noted = noted.lock().unwrap();
+            let code = codes[noted.len().min(codes.len() - 1)];
+            let plural = request.uri().path().rsplit('/').find(|part| *part != "bucket").unwrap_or_default().to_owned();
+            noted.push(format!("{} {plural}", request.method()));
+            let status =
+                json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "m" });
+            let object = json!({ "metadata": { "name": "bucket" }, "addressType": "IPv4", "endpoints": [] });
+            let body = if code < 300 { object } else { status }.to_string().into_bytes();
+            let answer = Response::builder().status(code).body(Body::from(body)).unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        (Client::new(service, "default"), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s70_calls_that_fail_are_repeated() {
+        let place = || Place { namespace: "ns".into(), ip: "10.0.0.1".parse().unwrap() };
+        let (post, slice) = ("POST services", "POST endpointslices");
+        let cases: [(&[u16], &[&str]); 3] = [
+            (&[201], &[post, slice]),
+            // Both are there already: of another holder.
+            (&[409, 409, 200], &[post, slice, "PATCH endpointslices"]),
+            (&[500, 201, 503, 409, 201], &[post, post, slice, post, slice]),
+        ];
+        for (codes, calls) in cases {
+            let (client, asked) = answered(codes);
+            announce(client, place(), "bucket".into()).await;
+            assert_eq!(*asked.lock().unwrap(), calls, "{codes:?}");
+        }
+        let (client, asked) = answered(&[500]);
+        announce(client, place(), "bucket".into()).await;
+        assert_eq!(asked.lock().unwrap().len(), TRIES, "given up, and that is said");
+    }
 
     #[test]
     fn s70_a_slice_points_to_its_holder() {
