@@ -64,7 +64,7 @@ impl std::fmt::Debug for Material {
 pub enum Decision {
     /// It is as it should be.
     Keep(Material),
-    /// It must be written like this; what it was had these to trust.
+    /// It must be written like this, and then this is served.
     Write(Box<Secret>, Material),
 }
 
