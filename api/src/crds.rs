@@ -1,12 +1,14 @@
 //! The CustomResourceDefinitions of all our kinds, generated from the types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionVersion, CustomResourceValidation,
+    JSONSchemaProps, JSONSchemaPropsOrArray, ServiceReference, WebhookClientConfig, WebhookConversion,
 };
 use kube::CustomResourceExt;
 
 use crate::{
     autoscaling::{Metric, PodAutoscaler},
+    labels::SYSTEM_NAMESPACE,
     networking::{ClusterDomainClaim, Ingress, ServerlessService},
     serving::{Configuration, DomainMapping, Revision, Route, Service},
 };
@@ -30,8 +32,55 @@ pub fn all() -> impl Iterator<Item = CustomResourceDefinition> + Send {
         let mut crd = make();
         let schemas = crd.spec.versions.iter_mut().filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
         schemas.for_each(relax);
+        if crd.spec.group == "serving.knative.dev" && crd.spec.versions.iter().any(|version| version.name == "v1") {
+            add_v1alpha1(&mut crd);
+        }
         crd
     })
+}
+
+/// Where the webhook that changes versions listens (upstream's path).
+pub const CONVERSION_PATH: &str = "/resource-conversion";
+
+/// The kinds of 2018 are still spoken in their first version. What it holds is told only roughly, as it was then; the
+/// conversion knows it.
+fn add_v1alpha1(crd: &mut CustomResourceDefinition) {
+    let Some(stored) = crd.spec.versions.first() else { return };
+    let open = JSONSchemaProps {
+        type_: Some("object".to_owned()),
+        x_kubernetes_preserve_unknown_fields: Some(true),
+        ..JSONSchemaProps::default()
+    };
+    let schema = JSONSchemaProps {
+        type_: Some("object".to_owned()),
+        properties: Some(["spec", "status"].map(|part| (part.to_owned(), open.clone())).into()),
+        ..JSONSchemaProps::default()
+    };
+    let old = CustomResourceDefinitionVersion {
+        name: "v1alpha1".to_owned(),
+        served: true,
+        storage: false,
+        schema: Some(CustomResourceValidation { open_api_v3_schema: Some(schema) }),
+        subresources: stored.subresources.clone(),
+        additional_printer_columns: stored.additional_printer_columns.clone(),
+        ..CustomResourceDefinitionVersion::default()
+    };
+    crd.spec.versions.push(old);
+    let service = ServiceReference {
+        name: "webhook".to_owned(),
+        namespace: SYSTEM_NAMESPACE.to_owned(),
+        path: Some(CONVERSION_PATH.to_owned()),
+        ..ServiceReference::default()
+    };
+    // Whom to trust is added by the webhook, which makes its certificate.
+    let client = WebhookClientConfig { service: Some(service), ..WebhookClientConfig::default() };
+    crd.spec.conversion = Some(CustomResourceConversion {
+        strategy: "Webhook".to_owned(),
+        webhook: Some(WebhookConversion {
+            client_config: Some(client),
+            conversion_review_versions: vec!["v1".to_owned()],
+        }),
+    });
 }
 
 /// What a pod must say and a revision need not, because admission fills it in: the name of a container, the port of
@@ -71,6 +120,10 @@ mod tests {
         let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["URL", "LatestCreated", "LatestReady", "Ready", "Reason"]);
         for crd in &crds {
+            let old = crd.spec.versions.get(1).map(|version| (version.name.as_str(), version.storage));
+            let of_2018 = ["Service", "Configuration", "Revision", "Route"].contains(&crd.spec.names.kind.as_str());
+            assert_eq!(old, of_2018.then_some(("v1alpha1", false)));
+            assert_eq!(crd.spec.conversion.is_some(), of_2018);
             let version = &crd.spec.versions[0];
             let has_status = version.subresources.as_ref().is_some_and(|sub| sub.status.is_some());
             // Of a claim there is nothing to say, and it is the whole cluster's.

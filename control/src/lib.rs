@@ -6,7 +6,7 @@
 //! Service becomes ready:
 //!
 //! 1. [`admission`]: defaults and validation; pure, called by the API server before anything is stored: in process, or
-//!    through [`webhook`] on a cluster.
+//!    through [`webhook`] on a cluster. So is [`v1alpha1`], for objects of that version.
 //! 2. [`engine`]: one watch a kind fills what is known; each change wakes the reconcilers it matters to.
 //! 3. [`service`] makes a Configuration and a Route; [`configuration`] makes a Revision.
 //! 4. [`revision`] makes the Deployment (with queue-proxy beside the user's container) and the PodAutoscaler.
@@ -37,6 +37,7 @@ pub mod serverless_service;
 pub mod service;
 pub mod settings;
 mod standalone;
+pub mod v1alpha1;
 pub mod webhook;
 
 pub use config::{Config, ConfigError};

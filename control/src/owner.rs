@@ -5,8 +5,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 
+use crate::v1alpha1;
+
 /// What kubectl remembers of an apply; belongs to the object it was applied to alone.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Whether an annotation is about the object that it is on, and not about what is made of it.
+pub fn is_its_own(annotation: &str) -> bool {
+    annotation == LAST_APPLIED || annotation == v1alpha1::FORM
+}
 
 /// Labels or annotations.
 pub type Map = BTreeMap<String, String>;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use control::{admission, settings::Settings};
+use control::{admission, settings::Settings, v1alpha1};
 use serde_json::Value;
 
-use crate::apiserver::{Admission, AdmissionDenied, AdmissionRequest, Operation};
+use crate::apiserver::{Admission, AdmissionDenied, AdmissionRequest, Convert, Operation};
 
 /// Admission by the settings that the controller reads.
 pub struct ControlPlane {
@@ -40,5 +40,9 @@ impl Admission for ControlPlane {
             // What Knative's webhooks answer.
             code: 400,
         })
+    }
+
+    fn convert(&self) -> Convert {
+        |object, to| v1alpha1::convert(object, to).map_err(|error| error.to_string())
     }
 }

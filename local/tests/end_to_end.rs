@@ -102,6 +102,37 @@ async fn traffic_splits_by_percent_by_tag_and_rolls_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_in_2018_runs() {
+    let folder = folder();
+    let up = Up::start(&folder.path().join("data"), &[]).await;
+    let hello = include_str!("../../control/src/v1alpha1/manifests/hello.yaml");
+    up.apply(hello).await;
+    up.ready("helloworld-go").await;
+    let host = "helloworld-go.default.example.com";
+    assert_eq!(up.ok(host, "/").await, "Hello Go Sample v1!");
+    let domain = up.field("services.v1alpha1.serving.knative.dev/helloworld-go", "{.status.domain}").await;
+    assert_eq!(domain, host);
+    // By hand: what was made stays, and is the user's.
+    let by_hand = "apiVersion: serving.knative.dev/v1alpha1\nkind: Service\nmetadata: {name: helloworld-go}\n\
+                   spec: {manual: {}}\n";
+    up.apply(by_hand).await;
+    let ready = "{.status.conditions[?(@.type=='Ready')].reason}";
+    let until = Instant::now() + support::PATIENCE;
+    while up.field("ksvc/helloworld-go", ready).await != "Manual" {
+        assert!(Instant::now() < until, "{}", up.log());
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(up.ok(host, "/").await, "Hello Go Sample v1!");
+    up.apply(&hello.replace("Sample v1", "Sample v2")).await;
+    up.eventually(host, "Hello Go Sample v2!").await;
+
+    up.apply(include_str!("../../control/src/v1alpha1/manifests/configuration-and-route.yaml")).await;
+    up.eventually("route-example.default.example.com", "Hello World!").await;
+    up.eventually("v2-route-example.default.example.com", "Hello World!").await;
+    up.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_revision_gets_its_traffic_bit_by_bit() {
     let folder = folder();
     let up = Up::start(&folder.path().join("data"), &["--set", "config-network.rollout-duration=5"]).await;

@@ -12,7 +12,7 @@ use super::{
     syntax::{dns1035_label, dns1035_prefix, go_list, not_fully_qualified},
     traffic,
 };
-use crate::settings::Settings;
+use crate::{settings::Settings, v1alpha1::is_manual_object};
 
 /// What all rules of one request know.
 pub(super) struct Context<'a> {
@@ -38,8 +38,11 @@ impl Context<'_> {
 }
 
 pub(super) fn service(object: &mut Value, context: &Context<'_>) -> Errors {
-    default_template(object, context);
-    edit(object, |object| edit_field(object, "spec", |spec| defaults::traffic(spec, true)));
+    let manual = is_manual_object(object);
+    if !manual {
+        default_template(object, context);
+        edit(object, |object| edit_field(object, "spec", |spec| defaults::traffic(spec, true)));
+    }
     let changed = context.changed(object);
     edit(object, |object| defaults::user_info(object, context.user, changed));
 
@@ -49,6 +52,10 @@ pub(super) fn service(object: &mut Value, context: &Context<'_>) -> Errors {
     metadata.add(annotations::no_revision_settings(&notes).via("annotations"));
     metadata.add(annotations::rollout_duration(&notes).via("annotations"));
     let mut errors = metadata.via("metadata");
+    if manual {
+        errors.add(user_annotations(object, context));
+        return errors;
+    }
     errors.add(template(object, context.settings).via("template").via("spec"));
     errors.add(traffic::validate(spec, true).via("spec"));
     errors.add(against_old(object, context, true));

@@ -24,11 +24,7 @@ use super::{
     rollout::{self, Rollout},
     traffic::{RevisionTarget, Traffic},
 };
-use crate::{
-    engine::world::ACTIVATOR_SERVICE,
-    owner::{self, LAST_APPLIED},
-    settings::Settings,
-};
+use crate::{engine::world::ACTIVATOR_SERVICE, owner, settings::Settings};
 
 const TAG_TO_HOST: &str = "networking.internal.knative.dev/tag-to-host";
 const INGRESS_CLASS_OLD: &str = "networking.knative.dev/ingress-class";
@@ -85,8 +81,8 @@ pub fn ingress_name(route: &Route) -> String {
 
 /// Annotations of an Ingress whose owner has these: the class is told, by the owner or by the settings.
 pub fn ingress_annotations(of_owner: &owner::Map, settings: &Settings) -> owner::Map {
-    let left_out = [LAST_APPLIED, INGRESS_CLASS_OLD, CERTIFICATE_CLASS_OLD];
-    let mut annotations = owner::without(of_owner, |key| left_out.contains(&key));
+    let left_out = [INGRESS_CLASS_OLD, CERTIFICATE_CLASS_OLD];
+    let mut annotations = owner::without(of_owner, |key| owner::is_its_own(key) || left_out.contains(&key));
     annotations
         .entry(networking::INGRESS_CLASS.to_owned())
         .or_insert_with(|| of_owner.get(INGRESS_CLASS_OLD).unwrap_or(&settings.network.ingress_class).clone());
@@ -252,7 +248,7 @@ fn placeholder_metadata(route: &Route, name: String) -> ObjectMeta {
     // Visibility can be set on the Service of one tag; it must not come from the Route.
     let labels = owner::without(route.labels(), |key| key == networking::VISIBILITY);
     let labels = owner::with(labels, labels::ROUTE, route.name_any());
-    owner::child_metadata(route, name, labels, owner::without(route.annotations(), |key| key == LAST_APPLIED))
+    owner::child_metadata(route, name, labels, owner::without(route.annotations(), owner::is_its_own))
 }
 
 fn balancer_endpoints(metadata: &ObjectMeta, ip: String) -> Endpoints {

@@ -6,7 +6,7 @@ use api::{
 };
 use kube::ResourceExt;
 
-use crate::owner::{self, LAST_APPLIED};
+use crate::owner;
 
 /// The Configuration. What a Route noted on the existing one stays: the labeler owns that list, but our own Route is
 /// in it from the start, so that the first Revision is born active.
@@ -15,7 +15,7 @@ pub fn configuration(service: &Service, existing: Option<&Configuration>) -> Con
     let labels = owner::with(service.labels().clone(), serving::SERVICE, name.clone());
     let labels = owner::with(labels, serving::SERVICE_UID, service.uid().unwrap_or_default());
     let annotations =
-        owner::without(service.annotations(), |key| key == LAST_APPLIED || key == serving::ROLLOUT_DURATION);
+        owner::without(service.annotations(), |key| owner::is_its_own(key) || key == serving::ROLLOUT_DURATION);
     let mut routes = existing.map(|c| owner::list_value(c.annotations(), serving::ROUTES)).unwrap_or_default();
     routes.insert(&name);
     let routes = routes.into_iter().collect::<Vec<_>>().join(",");
@@ -45,7 +45,7 @@ pub fn route(service: &Service) -> Route {
             service,
             name.clone(),
             owner::with(service.labels().clone(), serving::SERVICE, name.clone()),
-            owner::without(service.annotations(), |key| key == LAST_APPLIED),
+            owner::without(service.annotations(), owner::is_its_own),
         ),
         spec: RouteSpec { traffic },
         status: None,
@@ -57,6 +57,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{owner::LAST_APPLIED, v1alpha1};
 
     fn service() -> Service {
         serde_json::from_value(json!({
@@ -64,7 +65,7 @@ mod tests {
             "metadata": {
                 "name": "hello", "namespace": "ns", "uid": "u1", "labels": {"app": "x"},
                 "annotations": {
-                    LAST_APPLIED: "{}", "serving.knative.dev/creator": "me",
+                    LAST_APPLIED: "{}", "serving.knative.dev/creator": "me", v1alpha1::FORM: "runLatest",
                     "serving.knative.dev/rollout-duration": "60s"
                 },
             },

@@ -16,6 +16,7 @@ use crate::{
         status::{begin, finish},
         world::{Key, is_controlled_by},
     },
+    v1alpha1::is_manual,
 };
 
 /// Brings one Service's objects and status up to date.
@@ -43,6 +44,10 @@ async fn reconcile_children(
     status: &mut api::serving::ServiceStatus,
     now: jiff::Timestamp,
 ) -> Result<(), ReconcileError> {
+    if is_manual(service) {
+        status::manual(status, now);
+        return Ok(());
+    }
     let configuration = match ensure_configuration(context, service).await {
         Err(ReconcileError::NotOwned(why)) => {
             status::configuration_not_owned(status, &service.name_any(), now);

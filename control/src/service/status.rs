@@ -25,6 +25,16 @@ pub fn route_not_owned(status: &mut ServiceStatus, name: &str, now: Timestamp) {
     edit(status, now).mark_false(ROUTES_READY, "NotOwned", &not_owned_message("Route", name));
 }
 
+/// Configuration and Route are the user's (see [`crate::v1alpha1::is_manual`]): what they are like is not known.
+pub fn manual(status: &mut ServiceStatus, now: Timestamp) {
+    let message = "Service is set to Manual, and is not managing underlying resources.";
+    (status.latest_created_revision_name, status.latest_ready_revision_name) = (None, None);
+    status.traffic.clear();
+    for condition in [CONFIGURATIONS_READY, ROUTES_READY] {
+        edit(status, now).mark_unknown(condition, "Manual", message);
+    }
+}
+
 /// The name that the template asks for is another Revision's.
 pub fn revision_name_taken(status: &mut ServiceStatus, name: &str, now: Timestamp) {
     let message =
@@ -150,6 +160,16 @@ mod tests {
         assert_eq!(condition(&status, "Ready").0, "True");
         assert_eq!(status.url.as_deref(), Some("http://hello.ns.example.com"));
         assert_eq!(status.latest_ready_revision_name.as_deref(), Some("hello-00002"));
+    }
+
+    #[test]
+    fn what_is_done_by_hand_is_not_known() {
+        let mut status = ServiceStatus { url: Some("http://x".into()), ..ServiceStatus::default() };
+        status.latest_ready_revision_name = Some("x-00001".into());
+        CONDITIONS.manage(&mut status.conditions, at()).initialize();
+        manual(&mut status, at());
+        assert_eq!(condition(&status, "Ready"), ("Unknown".into(), "Manual".into()));
+        assert_eq!((status.latest_ready_revision_name, status.url.as_deref()), (None, Some("http://x")));
     }
 
     #[test]

@@ -1,14 +1,20 @@
 //! One review of the API server to one answer. Pure.
 
+use api::crds::CONVERSION_PATH;
 use kube::{
     api::DynamicObject,
-    core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation as Asked},
+    core::{
+        Status,
+        admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation as Asked},
+        conversion::{ConversionRequest, ConversionResponse, ConversionReview},
+    },
 };
 use serde_json::Value;
 
 use crate::{
     admission::{self, Operation, Request},
     settings::Settings,
+    v1alpha1,
 };
 
 /// Fills in defaults.
@@ -21,14 +27,14 @@ pub const CONFIGURATION: &str = "/config-validation";
 /// What is no question.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Neither of the three.
-    #[error("nothing at {0:?}: want {DEFAULTING}, {VALIDATION} or {CONFIGURATION}")]
+    /// None of the four.
+    #[error("nothing at {0:?}: want {DEFAULTING}, {VALIDATION}, {CONFIGURATION} or {CONVERSION_PATH}")]
     Path(String),
-    /// Not an AdmissionReview.
-    #[error("not an AdmissionReview: {0}")]
+    /// Not an AdmissionReview, or at the last path not a ConversionReview.
+    #[error("not a review: {0}")]
     Json(#[from] serde_json::Error),
     /// One that asks nothing.
-    #[error("an AdmissionReview without a request")]
+    #[error("a review without a request")]
     Empty,
     /// A patch that cannot be written.
     #[error(transparent)]
@@ -40,11 +46,27 @@ pub fn answer(path: &str, question: &[u8], settings: &Settings, namespace: &str)
     let fills_in = match path {
         DEFAULTING => true,
         VALIDATION | CONFIGURATION => false,
+        CONVERSION_PATH => return converted(question),
         other => return Err(Error::Path(other.to_owned())),
     };
     let review: AdmissionReview<DynamicObject> = serde_json::from_slice(question)?;
     let request: AdmissionRequest<DynamicObject> = review.try_into().map_err(|_| Error::Empty)?;
     let answer = judge(&request, fills_in, settings, namespace)?;
+    Ok(serde_json::to_vec(&answer.into_review())?)
+}
+
+/// All of the objects in the version asked for, or why one of them has no counterpart there.
+fn converted(question: &[u8]) -> Result<Vec<u8>, Error> {
+    let review: ConversionReview = serde_json::from_slice(question)?;
+    let mut request = ConversionRequest::from_review(review).map_err(|_| Error::Empty)?;
+    let objects = std::mem::take(&mut request.objects);
+    let to = request.desired_api_version.clone();
+    let converted: Result<Vec<Value>, _> = objects.into_iter().map(|object| v1alpha1::convert(object, &to)).collect();
+    let answer = ConversionResponse::for_request(request);
+    let answer = match converted {
+        Ok(objects) => answer.success(objects),
+        Err(error) => answer.failure(Status::failure(&error.to_string(), "Invalid")),
+    };
     Ok(serde_json::to_vec(&answer.into_review())?)
 }
 
@@ -78,8 +100,17 @@ fn judge(
     match admission::default_and_validate(question, settings) {
         Ok(defaulted) if fills_in => Ok(filled_in(answer, &new, &defaulted)?),
         Ok(_) => Ok(answer),
-        Err(denied) => Ok(answer.deny(denied.message)),
+        // The one that judges will say so, by its name.
+        Err(_) if fills_in => Ok(answer),
+        Err(denied) => Ok(refused(answer, &denied.message)),
     }
+}
+
+/// As upstream refuses: 400, `BadRequest`.
+fn refused(answer: AdmissionResponse, why: &str) -> AdmissionResponse {
+    let mut answer = answer.deny(why);
+    answer.result = Status { code: 400, ..Status::failure(why, "BadRequest") };
+    answer
 }
 
 fn filled_in(answer: AdmissionResponse, before: &Value, after: &Value) -> Result<AdmissionResponse, Error> {
@@ -130,13 +161,14 @@ mod tests {
 
     /// Upstream's words for what is refused, in process and here.
     #[test]
-    fn what_is_wrong_is_refused_everywhere() {
-        for path in [DEFAULTING, VALIDATION] {
-            let said = ask(path, &service(""));
-            assert_eq!(said["allowed"], false);
-            let why = "validation failed: missing field(s): spec.template.spec.containers[0].image";
-            assert_eq!(said["status"]["message"], why, "{path}");
-        }
+    fn what_is_wrong_is_refused_by_the_one_that_judges() {
+        let said = ask(DEFAULTING, &service(""));
+        assert_eq!((&said["allowed"], said.get("patch")), (&json!(true), None));
+        let said = ask(VALIDATION, &service(""));
+        assert_eq!(said["allowed"], false);
+        let why = "validation failed: missing field(s): spec.template.spec.containers[0].image";
+        assert_eq!(said["status"]["message"], why);
+        assert_eq!((&said["status"]["code"], &said["status"]["reason"]), (&json!(400), &json!("BadRequest")));
         let said = ask(CONFIGURATION, &map("knative-serving", "3x"));
         assert!(said["status"]["message"].as_str().unwrap().contains("stable-window"), "{said}");
         assert_eq!(ask(CONFIGURATION, &map("default", "3x"))["allowed"], true, "of somebody else");
@@ -167,6 +199,33 @@ mod tests {
         // Numbers, which Go reads into bytes as it does base64.
         let bytes: Vec<u8> = serde_json::from_value(patch.clone()).unwrap();
         serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[test]
+    fn versions_are_changed_all_or_none() {
+        let ask = |objects: Value| {
+            let review = json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+                "request": { "uid": "7", "desiredAPIVersion": "serving.knative.dev/v1", "objects": objects },
+            });
+            let settings = Settings::new("cluster.local");
+            let said = answer(CONVERSION_PATH, review.to_string().as_bytes(), &settings, "knative-serving").unwrap();
+            let said: Value = serde_json::from_slice(&said).unwrap();
+            assert_eq!((&said["kind"], &said["response"]["uid"]), (&json!("ConversionReview"), &json!("7")));
+            said["response"].clone()
+        };
+        let object = |spec: Value| {
+            let api_version = "serving.knative.dev/v1alpha1";
+            json!({ "apiVersion": api_version, "kind": "Revision", "metadata": { "name": "x" }, "spec": spec })
+        };
+        let good = object(json!({ "container": { "image": "x" } }));
+        let said = ask(json!([good, good]));
+        assert_eq!(said["result"]["status"], "Success");
+        assert_eq!(said["convertedObjects"][1]["spec"]["containers"], json!([{ "image": "x" }]));
+        let said = ask(json!([good, object(json!({}))]));
+        assert_eq!((&said["result"]["status"], &said["convertedObjects"]), (&json!("Failure"), &json!([])));
+        let why = "expected exactly one, got neither: spec.container, spec.containers";
+        assert_eq!(said["result"]["message"], why);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{
+    api::core::v1::Secret, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -136,6 +138,13 @@ impl Keeper {
             let params = PatchParams::apply(MANAGER).force();
             let applied = api.patch(name, &params, &Patch::Apply(object)).await;
             applied.map_err(|error| Error::Registration(kind, name, error))?;
+        }
+        let definitions = ApiResource::erase::<CustomResourceDefinition>(&());
+        let definitions: Api<DynamicObject> = Api::all_with(self.config.client.clone(), &definitions);
+        let conversion = Patch::Merge(registration::conversion(&self.config, trust));
+        for name in registration::CONVERTED {
+            let patched = definitions.patch(name, &PatchParams::default(), &conversion).await;
+            patched.map_err(|error| Error::Registration("CustomResourceDefinition", name, error))?;
         }
         tracing::info!("registered with the API server");
         Ok(())

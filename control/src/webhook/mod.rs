@@ -5,7 +5,8 @@
 //! 1. [`certificates`]: a CA and a certificate of its own, kept in a Secret that all replicas share; pure.
 //! 2. [`registration`]: what the API server is told of it; pure.
 //! 3. [`keeper`] writes both and renews the certificate well before it ends.
-//! 4. [`answer`]: one review to one answer; pure. This file is the socket around it.
+//! 4. [`answer`]: one review to one answer, about an object or about its version ([`crate::v1alpha1`]); pure. This file
+//!    is the socket around it.
 
 pub mod answer;
 pub mod certificates;

@@ -1,5 +1,6 @@
 //! What the API server is told of the webhook: which questions it asks, where, and whom it trusts. Pure.
 
+use api::crds::CONVERSION_PATH;
 use kube::api::GroupVersionKind;
 use serde_json::{Value, json};
 
@@ -40,6 +41,21 @@ pub fn objects(config: &Config, trust: &str) -> Vec<(&'static str, &'static str,
     ]
 }
 
+/// Definitions whose kinds are spoken in more than one version.
+pub const CONVERTED: [&str; 4] = [
+    "services.serving.knative.dev",
+    "configurations.serving.knative.dev",
+    "revisions.serving.knative.dev",
+    "routes.serving.knative.dev",
+];
+
+/// What a definition says of who changes versions, as a merge patch.
+pub fn conversion(config: &Config, trust: &str) -> Value {
+    let client = client(config, trust, CONVERSION_PATH);
+    let webhook = json!({ "clientConfig": client, "conversionReviewVersions": ["v1"] });
+    json!({ "spec": { "conversion": { "strategy": "Webhook", "webhook": webhook } } })
+}
+
 fn object(kind: &str, name: &str, hook: &Value) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
@@ -48,13 +64,20 @@ fn object(kind: &str, name: &str, hook: &Value) -> Value {
     })
 }
 
+/// How the API server finds the webhook, and whom it trusts. Of the two ways the other one is null, for a patch.
+fn client(config: &Config, trust: &str, path: &str) -> Value {
+    let url = config.url.as_ref().map(|url| format!("{}{path}", url.trim_end_matches('/')));
+    let service = url
+        .is_none()
+        .then(|| json!({ "name": config.service, "namespace": config.system_namespace, "path": path, "port": 443 }));
+    json!({ "url": url, "service": service, "caBundle": k8s_openapi::ByteString(trust.as_bytes().to_vec()) })
+}
+
 fn hook(config: &Config, trust: &str, name: &str, path: &str, rules: &Value) -> Value {
-    let mut client = match &config.url {
-        Some(url) => json!({ "url": format!("{}{path}", url.trim_end_matches('/')) }),
-        None => json!({ "service": {
-            "name": config.service, "namespace": config.system_namespace, "path": path, "port": 443 } }),
-    };
-    client["caBundle"] = json!(k8s_openapi::ByteString(trust.as_bytes().to_vec()));
+    let mut client = client(config, trust, path);
+    if let Some(client) = client.as_object_mut() {
+        client.retain(|_, value| !value.is_null());
+    }
     json!({
         "name": name, "admissionReviewVersions": ["v1"], "clientConfig": client, "rules": rules,
         // An object that nobody judged would be found out only when it does not run.

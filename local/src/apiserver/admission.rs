@@ -1,6 +1,8 @@
 //! The hook by which the control plane's defaults and checks run inside the server, without a webhook.
 use serde_json::Value;
 
+use super::registry::Convert;
+
 /// What is being done to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -64,7 +66,7 @@ pub struct AdmissionDenied {
     pub code: u16,
 }
 
-/// Defaults and checks. Called on the request's path, so it must not block.
+/// Defaults, checks and versions. Called on the request's path, so it must not block.
 pub trait Admission: Send + Sync {
     /// Whether objects of a kind are to be shown to [`Admission::admit`]; others are not even parsed for it.
     fn handles(&self, group: &str, kind: &str) -> bool {
@@ -74,6 +76,11 @@ pub trait Admission: Send + Sync {
 
     /// Gives back the object with defaults filled in (anything on delete), or says why not.
     fn admit(&self, request: AdmissionRequest) -> Result<Value, AdmissionDenied>;
+
+    /// Between the versions of a kind whose definition names a webhook for that.
+    fn convert(&self) -> Convert {
+        |object, _| Ok(object)
+    }
 }
 
 /// Admits everything as it is.

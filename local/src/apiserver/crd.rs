@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::registry::{Conversion, Resource, ScalePaths, api_version};
+use super::registry::{Conversion, Convert, Resource, ScalePaths, api_version};
 use super::schema::Schema;
 use super::table::{Column, age_column};
 
-/// The kinds of a definition, one for each served version.
-pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
+/// The kinds of a definition, one for each served version. `convert` stands for the webhook that it may name.
+pub(crate) fn resources(crd: &Value, convert: Convert) -> Vec<Resource> {
     let spec = &crd["spec"];
+    let conversion =
+        if spec["conversion"]["strategy"] == "Webhook" { Conversion::Hook(convert) } else { Conversion::Rename };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -53,7 +55,7 @@ pub(crate) fn resources(crd: &Value) -> Vec<Resource> {
                 generation: true,
                 collection: format!("{group}/{plural}").into(),
                 storage_api_version: api_version(&group, &storage),
-                conversion: Conversion::Rename,
+                conversion,
                 selectable: version["selectableFields"]
                     .as_array()
                     .into_iter()

@@ -40,4 +40,5 @@ mod validate;
 
 pub use admission::{Admission, AdmissionDenied, AdmissionRequest, AdmitAll, Operation};
 pub use persist::PersistError;
+pub use registry::Convert;
 pub use server::{ApiServer, Config, Error};

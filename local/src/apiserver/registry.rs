@@ -5,18 +5,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde_json::Value;
 
 use super::errors::GroupResource;
 use super::schema::Schema;
 use super::table::Column;
 
+/// Gives an object in another version (group and version), or says why it has no counterpart there.
+pub type Convert = fn(Value, &str) -> Result<Value, String>;
+
 /// How objects change shape between the version asked for and the version stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Conversion {
     /// Only `apiVersion` differs.
     Rename,
     /// `events.k8s.io/v1` Event ↔ core `v1` Event.
     Events,
+    /// What a cluster asks a webhook for.
+    Hook(Convert),
 }
 
 /// Where a kind keeps what its `scale` subresource shows.

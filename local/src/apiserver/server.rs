@@ -24,7 +24,7 @@ use super::errors::ApiError;
 use super::gc::{self, Notice};
 use super::handlers::{self, Call, Reply, Shape, access, delete, log, read, refuse, scale, watch, write};
 use super::persist::{Persist, PersistError};
-use super::registry::{Registry, Resource};
+use super::registry::{Convert, Registry, Resource};
 use super::request::{Options, ResourcePath};
 use super::store::{Change, Expect, ObjectKey, Store, Stored};
 use super::{builtin, crd, discovery, openapi};
@@ -105,6 +105,7 @@ pub(crate) struct Server {
     pub(super) store: Store,
     pub(super) registry: Registry,
     pub(super) admission: Arc<dyn Admission>,
+    convert: Convert,
     pub(super) pod_logs: PathBuf,
     pub(super) stopping: CancellationToken,
     notices: mpsc::UnboundedSender<Notice>,
@@ -130,10 +131,11 @@ impl ApiServer {
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         let (persist, loaded) = Persist::open(&config.data_dir)?;
         let registry = Registry::new(builtin::resources());
+        let convert = config.admission.convert();
         for record in loaded.records.iter().filter(|r| r.collection == "apiextensions.k8s.io/customresourcedefinitions")
         {
             if let Ok(definition) = serde_json::from_slice::<Value>(&record.json) {
-                define(&registry, &definition);
+                define(&registry, &definition, convert);
             }
         }
         // Kept as text until they are stored, one in memory as a tree at a time: the trees are many times larger.
@@ -145,7 +147,7 @@ impl ApiServer {
             drop(definition);
             value["apiVersion"] = json!("apiextensions.k8s.io/v1");
             value["kind"] = json!("CustomResourceDefinition");
-            define(&registry, &value);
+            define(&registry, &value, convert);
             let text = serde_json::to_vec(&value).map_err(wrong)?;
             given.push((name, text));
         }
@@ -157,6 +159,7 @@ impl ApiServer {
             store,
             registry,
             admission: config.admission,
+            convert,
             pod_logs: config.pod_logs,
             stopping: CancellationToken::new(),
             notices: sender,
@@ -231,17 +234,25 @@ impl ApiServer {
 }
 
 /// Serves the kinds of a definition.
-fn define(registry: &Registry, definition: &Value) {
+fn define(registry: &Registry, definition: &Value, convert: Convert) {
     let spec = &definition["spec"];
     let collection = format!(
         "{}/{}",
         spec["group"].as_str().unwrap_or_default(),
         spec["names"]["plural"].as_str().unwrap_or_default()
     );
-    registry.replace(&collection, crd::resources(definition));
+    registry.replace(&collection, crd::resources(definition, convert));
 }
 
 impl Server {
+    /// The kind in the version in which its objects are stored.
+    pub(super) fn stored(&self, resource: &Arc<Resource>) -> Arc<Resource> {
+        if resource.api_version() == resource.storage_api_version {
+            return resource.clone();
+        }
+        self.registry.table().by_collection(&resource.collection).unwrap_or(resource).clone()
+    }
+
     /// Tells the garbage collector.
     pub(super) fn tell(&self, notice: Notice) {
         let _ = self.notices.send(notice);
@@ -250,7 +261,7 @@ impl Server {
     /// After an object was written: a CRD's kinds are served, an object without a living owner is looked at.
     pub(super) fn after_write(&self, resource: &Resource, stored: &Stored) {
         if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
-            define(&self.registry, &stored.value());
+            define(&self.registry, &stored.value(), self.convert);
         }
         if stored.meta.owners.iter().any(|owner| self.store.find_uid(owner).is_none()) {
             self.tell(Notice::Created(resource.collection.clone(), stored.meta.key.clone()));

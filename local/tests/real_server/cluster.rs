@@ -126,6 +126,12 @@ impl Cluster {
         said
     }
 
+    /// For kubectl.
+    #[allow(dead_code, reason = "shared with tests that need no kubectl")]
+    pub(crate) fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
     /// A client with the rights of an account of the system's namespace.
     #[allow(dead_code, reason = "shared with tests that need no accounts")]
     pub(crate) fn client_of(&self, account: &str) -> Client {

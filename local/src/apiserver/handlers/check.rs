@@ -33,15 +33,17 @@ pub(crate) fn check_type(call: &Call, object: &mut Value) -> Result<(), ApiError
 }
 
 /// Checks against the schema: unknown fields are dropped and, as asked, reported; wrong values are refused. What
-/// admission may still put right (a required field with a default) is left to [`admitted`].
+/// admission may still put right (a required field with a default) is left to [`admitted`]. `resource` is the version
+/// that the object is in.
 pub(crate) fn checked(
     server: &Server,
     object: &mut Value,
     name: &str,
     call: &Call,
+    resource: &Resource,
     warnings: &mut Vec<String>,
 ) -> Result<(), ApiError> {
-    let (resource, validation) = (&*call.resource, call.options.field_validation);
+    let validation = call.options.field_validation;
     let mut findings = validate::check(object, &resource.schema);
     if !findings.unknown.is_empty() && validation != FieldValidation::Ignore {
         let texts: Vec<String> = findings.unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
@@ -126,16 +128,16 @@ pub(crate) fn check_namespace(server: &Server, call: &Call, name: &str) -> Resul
     Ok(())
 }
 
-/// Shows the object to admission.
+/// Shows the object to admission, as it is stored.
 pub(crate) fn admitted(
     server: &Server,
     call: &Call,
+    resource: &Resource,
     name: &str,
     operation: Operation,
     old: Option<&Value>,
     new: Value,
 ) -> Result<Value, ApiError> {
-    let resource = &call.resource;
     if !server.admission.handles(&resource.group, &resource.kind) {
         return Ok(new);
     }

@@ -99,14 +99,16 @@ fn create_object(
     if call.path.name.as_ref().is_some_and(|path| *path != name) {
         return Err(name_mismatch(&name, call.name()));
     }
-    checked(server, &mut object, &name, call, warnings)?;
+    let asked_for = resource;
+    let resource = &*server.stored(asked_for);
+    into_stored(server, &mut object, &name, call, resource, warnings)?;
     if resource.status {
         object.as_object_mut().map(|map| map.remove("status"));
     }
     strategy::prepare(resource, &mut object, true);
     valid(resource, &object, &name)?;
     check_namespace(server, call, &name)?;
-    object = admitted(server, call, &name, Operation::Create, None, object)?;
+    object = admitted(server, call, resource, &name, Operation::Create, None, object)?;
     let stamp = now();
     let metadata = &mut object["metadata"];
     metadata["uid"] = uuid::Uuid::new_v4().to_string().into();
@@ -117,12 +119,11 @@ fn create_object(
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
         object["status"] = crate::apiserver::crd::established(&object, &stamp);
     }
-    convert::to_storage(resource, &mut object);
     if call.options.dry_run {
         if server.store.get(&resource.collection, &ObjectKey::new(call.namespace(), &name)).is_some() {
             return Err(ApiError::already_exists(&named, &name));
         }
-        convert::to_requested(resource, &mut object);
+        convert::to_requested(asked_for, &mut object);
         return Ok(Outcome::Dry(object));
     }
     let key = ObjectKey::new(call.namespace(), &name);
@@ -133,6 +134,24 @@ fn create_object(
         })?;
     server.after_write(resource, &stored);
     Ok(Outcome::Stored(stored))
+}
+
+/// Checks an object in the client's version and makes it what is stored, in the version `stored`.
+fn into_stored(
+    server: &Server,
+    object: &mut Value,
+    name: &str,
+    call: &Call,
+    stored: &Resource,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    checked(server, object, name, call, &call.resource, warnings)?;
+    if convert::is_identity(&call.resource) {
+        return Ok(());
+    }
+    convert::to_storage(&call.resource, object)?;
+    // An older version may be described in less detail.
+    checked(server, object, name, call, stored, warnings)
 }
 
 fn name_mismatch(object: &str, path: &str) -> ApiError {
@@ -287,19 +306,21 @@ pub(crate) fn modify(
     warnings: &mut Vec<String>,
     compute: impl Fn(&Value, &Stored) -> Result<Value, ApiError>,
 ) -> Result<Outcome, ApiError> {
-    let resource = &call.resource;
+    let asked_for = &call.resource;
+    let resource = &*server.stored(asked_for);
     let key = call.key();
     for _ in 0..ATTEMPTS {
         let stored = server.store.get(&resource.collection, &key).ok_or_else(|| call.not_found())?;
-        let old = convert::value(resource, &stored);
-        let new = compute(&old, &stored)?;
+        let new = compute(&convert::value(asked_for, &stored), &stored)?;
         warnings.clear();
-        let next = settle(server, call, &old, new, warnings)?;
+        let old = stored.value();
+        let mut next = settle(server, call, resource, &old, new, warnings)?;
         let same = next["metadata"]["resourceVersion"] == old["metadata"]["resourceVersion"];
         if same && unchanged(&old, &next) {
             return Ok(Outcome::Stored(stored));
         }
         if call.options.dry_run {
+            convert::to_requested(asked_for, &mut next);
             return Ok(Outcome::Dry(next));
         }
         // A namespace goes only when it is empty: see `gc`.
@@ -307,8 +328,6 @@ pub(crate) fn modify(
             && next["metadata"]["deletionTimestamp"].is_string()
             && next["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
             && next["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
-        let mut next = next;
-        convert::to_storage(resource, &mut next);
         let change = if gone { Change::Remove(next) } else { Change::Put(next) };
         match server.store.commit(resource, &key, Expect::Version(stored.resource_version), change) {
             Ok(stored) => {
@@ -340,15 +359,16 @@ fn unchanged(old: &Value, new: &Value) -> bool {
 }
 
 /// What an update leaves of what was asked: identity is kept, the part that belongs to the other subresource is kept,
-/// defaults are filled in, checks are made, the generation counts.
+/// defaults are filled in, checks are made, the generation counts. `new` is in the client's version; `resource`, `old`
+/// and what comes out are as stored.
 fn settle(
     server: &Arc<Server>,
     call: &Call,
+    resource: &Resource,
     old: &Value,
     mut new: Value,
     warnings: &mut Vec<String>,
 ) -> Result<Value, ApiError> {
-    let resource = &call.resource;
     let named = resource.group_resource();
     if !new["metadata"].is_object() {
         return Err(ApiError::bad_request("metadata must be a map"));
@@ -373,7 +393,7 @@ fn settle(
         return Err(ApiError::invalid(&resource.group, &resource.kind, call.name(), &[late]));
     }
     let status_only = resource.status && call.path.subresource.as_deref() == Some("status");
-    new["apiVersion"] = resource.api_version().into();
+    new["apiVersion"] = call.resource.api_version().into();
     new["kind"] = resource.kind.clone().into();
     for kept in [
         "name",
@@ -387,7 +407,7 @@ fn settle(
     ] {
         keep(&mut new["metadata"], &old["metadata"], kept);
     }
-    checked(server, &mut new, call.name(), call, warnings)?;
+    into_stored(server, &mut new, call.name(), call, resource, warnings)?;
     if status_only {
         let managed = new["metadata"].get("managedFields").cloned();
         let mut next = old.clone();
@@ -402,7 +422,7 @@ fn settle(
         }
         strategy::prepare(resource, &mut new, false);
         valid(resource, &new, call.name())?;
-        new = admitted(server, call, call.name(), Operation::Update, Some(old), new)?;
+        new = admitted(server, call, resource, call.name(), Operation::Update, Some(old), new)?;
         if resource.generation && specification_differs(resource, old, &new) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             new["metadata"]["generation"] = generation.into();
