@@ -38,6 +38,9 @@ pub enum Gateway {
     Endpoints,
 }
 
+/// Where a pod finds the CA of its cluster.
+const AUTHORITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
 /// See the module.
 #[derive(Clone)]
 pub struct Config {
@@ -51,6 +54,10 @@ pub struct Config {
     pub queue_sidecar_image: String,
     /// Domain of the cluster's DNS.
     pub cluster_domain: String,
+    /// Whether registries are asked which images the tags mean.
+    pub resolve_digests: bool,
+    /// PEM of the cluster's CA, which registries inside it may have a certificate of.
+    pub authority: Option<Vec<u8>>,
     /// Reconciles at the same time.
     pub workers: usize,
     /// The ConfigMaps as the controller knows them, kept up to date by it: shared with admission in the same process.
@@ -70,6 +77,8 @@ impl Config {
             gateway: Gateway::At(Vec::new()),
             queue_sidecar_image: "dormouse/queue-proxy".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
+            resolve_digests: true,
+            authority: None,
             workers: 32,
             settings: Arc::new(ArcSwap::from_pointee(Settings::new("cluster.local"))),
             observer: Observer::default(),
@@ -82,6 +91,8 @@ impl Config {
     pub async fn from_env() -> Result<Self, ConfigError> {
         let client = Client::try_from(kube::Config::infer().await?)?;
         let mut config = Self::new(client);
+        // Absent outside a cluster.
+        config.authority = std::fs::read(AUTHORITY).ok();
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         if let Some(value) = var("SYSTEM_NAMESPACE") {
             config.system_namespace = value;

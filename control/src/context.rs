@@ -18,6 +18,7 @@ use kube::core::object::HasStatus;
 
 use crate::{
     config::Gateway,
+    digest::Digests,
     engine::{
         queue::Outcome,
         status::Status,
@@ -57,6 +58,8 @@ pub struct Context {
     pub gateway: Gateway,
     /// Image of queue-proxy where `config-deployment` names none.
     pub queue_sidecar_image: String,
+    /// Asks registries which images the tags mean; none where images are not from registries.
+    pub digests: Option<Arc<Digests>>,
     /// Which Ingresses wait for the gateway.
     pub probing: crate::ingress::Probing,
     details_due: Mutex<HashMap<Key, Instant>>,
@@ -71,6 +74,7 @@ impl Context {
         metrics: Metrics,
         gateway: Gateway,
         queue_sidecar_image: String,
+        digests: Option<Arc<Digests>>,
     ) -> Self {
         Self {
             world,
@@ -79,6 +83,7 @@ impl Context {
             metrics,
             gateway,
             queue_sidecar_image,
+            digests,
             probing: crate::ingress::Probing::default(),
             details_due: Mutex::default(),
         }
@@ -145,6 +150,9 @@ impl Context {
     /// The object is gone: nothing of it is waited for.
     pub fn forget(&self, key: &Key) {
         self.details_due().remove(key);
+        if let Some(digests) = &self.digests {
+            digests.forget(key);
+        }
     }
 
     fn details_due(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Instant>> {

@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     config_maps, configuration,
     context::{Context, ReconcileError},
+    digest::Digests,
     domain_mapping,
     engine::{
         queue::Outcome,
@@ -64,6 +65,9 @@ impl Controller {
         config.settings.store(Arc::new(settings));
         let world = Arc::new(World::new(&config.system_namespace));
         let writer = Writer::new(config.client.clone(), Arc::clone(&world), metrics.clone());
+        let digests = config
+            .resolve_digests
+            .then(|| Arc::new(Digests::new(config.client.clone(), Arc::clone(&world), config.authority.clone())));
         let context = Context::new(
             world,
             writer,
@@ -71,6 +75,7 @@ impl Controller {
             metrics,
             config.gateway.clone(),
             config.queue_sidecar_image.clone(),
+            digests,
         );
         Ok(Self { config, context: Arc::new(context) })
     }

@@ -9,7 +9,8 @@
 //!    through [`webhook`] on a cluster. So is [`v1alpha1`], for objects of that version.
 //! 2. [`engine`]: one watch a kind fills what is known; each change wakes the reconcilers it matters to.
 //! 3. [`service`] makes a Configuration and a Route; [`configuration`] makes a Revision.
-//! 4. [`revision`] makes the Deployment (with queue-proxy beside the user's container) and the PodAutoscaler.
+//! 4. [`revision`] makes the Deployment (with queue-proxy beside the user's container) and the PodAutoscaler; before
+//!    that [`digest`] asks which images the tags mean.
 //! 5. The autoscaler makes a ServerlessService; [`serverless_service`] makes its Services and Endpoints.
 //! 6. [`route`] resolves traffic and makes an Ingress; [`ingress`] waits until our gateway serves it.
 //!    [`domain_mapping`] does the same for a host of the user's own.
@@ -24,6 +25,7 @@ pub mod config_maps;
 pub mod configuration;
 pub mod context;
 pub mod controller;
+pub mod digest;
 pub mod domain_mapping;
 pub mod engine;
 pub mod gc;

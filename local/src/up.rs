@@ -146,6 +146,8 @@ impl System {
             .with_context(|| format!("--console {}: cannot serve there; choose another, or port 0", options.console))?;
         system::prepare(&client, http, &options.settings).await?;
         let controller = control::Config {
+            // Images are programs of this machine, not of a registry.
+            resolve_digests: false,
             gateway: Gateway::At(vec![http]),
             settings,
             queue_sidecar_image: system::QUEUE_IMAGE.to_owned(),

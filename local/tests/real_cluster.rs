@@ -161,6 +161,8 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     horizontals.patch_status("horizontal-00001", &PatchParams::default(), &Patch::Merge(said)).await.unwrap();
     services.ready("horizontal", "horizontal-00001").await;
 
+    digests_are_asked_for(&services).await;
+
     // A host of the user's own, with a claim that comes and goes with it.
     let mappings = services.api("serving.knative.dev", "v1beta1", "DomainMapping", "domainmappings");
     let mapping = json!({
@@ -185,6 +187,85 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     stop.cancel();
     while let Some(ended) = parts.join_next().await {
         ended.unwrap().unwrap();
+    }
+}
+
+/// What tags mean is asked of their registry, by the pull secret that the Service names, and runs.
+async fn digests_are_asked_for(services: &Services) {
+    let registry = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = registry.local_addr().unwrap();
+    tokio::spawn(knows_v1(registry));
+    let auths = json!({ "auths": { at.to_string(): { "username": "ann", "password": "secret" } } });
+    let secret = json!({ "metadata": { "name": "pull" }, "type": "kubernetes.io/dockerconfigjson",
+        "stringData": { ".dockerconfigjson": auths.to_string() } });
+    let secrets: Api<Secret> = Api::default_namespaced(services.client.clone());
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let create = async |name: &str, tag: &str| {
+        let object = json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Service",
+            "metadata": { "name": name, "namespace": "default" },
+            "spec": { "template": { "spec": {
+                "imagePullSecrets": [{ "name": "pull" }], "containers": [{ "image": format!("{at}/app:{tag}") }] } } },
+        });
+        services.all().create(&PostParams::default(), &services.admitted(None, object)).await.unwrap();
+    };
+    create("tagged", "v1").await;
+    services.ready("tagged", "tagged-00001").await;
+    let image = json!(format!("{at}/app@{DIGEST}"));
+    let revision = services.get("serving.knative.dev", "v1", "Revision", "revisions", "tagged-00001").await;
+    assert_eq!(revision["status"]["containerStatuses"], json!([{ "name": "user-container", "imageDigest": image }]));
+    let deployment = services.get("apps", "v1", "Deployment", "deployments", "tagged-00001-deployment").await;
+    assert_eq!(deployment["spec"]["template"]["spec"]["containers"][0]["image"], image);
+
+    create("untagged", "v2").await;
+    let mut reason = Value::Null;
+    until("it is told that there is no such image", || async {
+        let object = services.get("serving.knative.dev", "v1", "Service", "services", "untagged").await;
+        object["status"]["conditions"].as_array().is_some_and(|all| {
+            all.iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "False" && c["message"].to_string().contains("v2"))
+        })
+    })
+    .await;
+    let revision = services.get("serving.knative.dev", "v1", "Revision", "revisions", "untagged-00001").await;
+    for condition in revision["status"]["conditions"].as_array().unwrap() {
+        if condition["type"] == "ContainerHealthy" {
+            reason = condition["reason"].clone();
+            let message = condition["message"].as_str().unwrap();
+            assert!(message.starts_with(&format!("Unable to fetch image \"{at}/app:v2\": ")), "{message}");
+        }
+    }
+    assert_eq!(reason, "ContainerMissing");
+    let deployments = services.api("apps", "v1", "Deployment", "deployments");
+    assert!(deployments.get_opt("untagged-00001-deployment").await.unwrap().is_none());
+}
+
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A registry without TLS that knows `app:v1`, and tells `ann` alone.
+async fn knows_v1(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) if byte != 0x16 || !head.is_empty() => head.push(byte),
+                    // The end, or somebody who speaks TLS.
+                    _ => return,
+                }
+            }
+            let head = String::from_utf8_lossy(&head).to_lowercase();
+            // `ann:secret`
+            let answer = if !head.contains("authorization: basic yw5uonnly3jlda==") {
+                "401 Unauthorized\r\nwww-authenticate: Basic realm=\"x\"".to_owned()
+            } else if head.starts_with("head /v2/app/manifests/v1 ") {
+                format!("200 OK\r\ndocker-content-digest: {DIGEST}")
+            } else {
+                "404 Not Found".to_owned()
+            };
+            let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        });
     }
 }
 

@@ -12,7 +12,7 @@ mod desired_tests;
 #[cfg(test)]
 mod status_tests;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::{
     autoscaling::PodAutoscaler,
@@ -26,10 +26,11 @@ use kube::ResourceExt;
 use self::desired::{DEPLOYMENT_HASH, Surroundings};
 use crate::{
     context::{Context, ReconcileError},
+    digest::ledger::Answer,
     engine::{
         queue::Outcome,
         status::{begin, finish},
-        world::{Key, is_controlled_by, revision_index},
+        world::{Key, Kind, is_controlled_by, revision_index},
     },
     settings::Settings,
 };
@@ -52,7 +53,16 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, Reconcil
     finish(&mut status, before, revision.metadata.generation);
     // Metadata may have moved on (routing state) while we wrote; a conflict brings us back with the newest.
     let written = context.write_status(key, revision.as_ref(), status).await?;
-    result.map(|()| written)
+    result.map(|again| sooner(written, again))
+}
+
+/// Looks again when the earlier of two wants it.
+fn sooner(outcome: Outcome, again: Option<Duration>) -> Outcome {
+    match (outcome, again) {
+        (Outcome::Settled, Some(again)) => Outcome::Again(again),
+        (Outcome::Again(one), Some(other)) => Outcome::Again(one.min(other)),
+        (outcome, _) => outcome,
+    }
 }
 
 async fn reconcile_children(
@@ -61,13 +71,25 @@ async fn reconcile_children(
     revision: &Revision,
     status: &mut RevisionStatus,
     now: Timestamp,
-) -> Result<(), ReconcileError> {
+) -> Result<Option<Duration>, ReconcileError> {
     let log_url = settings.log_url_template.replace("${REVISION_UID}", &revision.uid().unwrap_or_default());
     status.log_url = (!log_url.is_empty()).then_some(log_url);
-    status.container_statuses = revision.spec.pod.containers.iter().map(named).collect();
-    status.init_container_statuses = revision.spec.pod.init_containers.iter().flatten().map(named).collect();
+    match images(context, settings, revision, status) {
+        Images::Known => {}
+        Images::Awaited(again) => {
+            status::resolving(status, now);
+            return Ok(again);
+        }
+        Images::Missing(why, again) => {
+            status::image_missing(status, &why, now);
+            return Ok(Some(again));
+        }
+    }
+    // The images of the Deployment are those of the status.
+    let mut current = revision.clone();
+    current.status = Some(status.clone());
 
-    let (deployment, is_new) = match ensure_deployment(context, settings, revision).await {
+    let (deployment, is_new) = match ensure_deployment(context, settings, &current).await {
         Err(ReconcileError::NotOwned(name)) => {
             status::not_owned(status, "Deployment", &name, now);
             return Err(ReconcileError::NotOwned(format!(
@@ -86,7 +108,6 @@ async fn reconcile_children(
         status::propagate_deployment(status, &deployment, &pods, schedulable, now);
     }
     // The PodAutoscaler's reachability depends on what we just found.
-    let mut current = revision.clone();
     current.status = Some(status.clone());
     let autoscaler = match ensure_autoscaler(context, settings, &current, &deployment).await {
         Err(ReconcileError::NotOwned(name)) => {
@@ -96,16 +117,51 @@ async fn reconcile_children(
         other => other?,
     };
     status::propagate_autoscaler(status, &autoscaler.status.clone().unwrap_or_default(), now);
-    Ok(())
+    Ok(None)
 }
 
-/// A container with the digest that its image names, if any: tags are not resolved (yet), as upstream does for
-/// registries it skips.
-fn named(container: &Container) -> ContainerStatus {
-    ContainerStatus {
-        name: Some(container.name.clone()),
-        image_digest: container.image.clone().filter(|image| image.contains("@sha256:")),
+/// Whether it is known what the containers run.
+enum Images {
+    /// The status says so.
+    Known,
+    /// Asked for; to be looked at again after this time, if no answer comes before.
+    Awaited(Option<Duration>),
+    /// Not to be had, for this reason; to be asked for again after this time.
+    Missing(String, Duration),
+}
+
+/// Notes in the status which image each container runs. What was noted once stays: all pods of a Revision run the same.
+fn images(context: &Context, settings: &Settings, revision: &Revision, status: &mut RevisionStatus) -> Images {
+    let pod = &revision.spec.pod;
+    let inits = pod.init_containers.as_deref().unwrap_or_default();
+    let key =
+        Key { kind: Kind::Revision, namespace: revision.namespace().unwrap_or_default(), name: revision.name_any() };
+    let noted = revision.status.as_ref().map_or(0, |s| s.container_statuses.len() + s.init_container_statuses.len());
+    if noted == inits.len() + pod.containers.len() {
+        if let Some(digests) = &context.digests {
+            digests.forget(&key);
+        }
+        return Images::Known;
     }
+    let known = match &context.digests {
+        None => BTreeMap::new(),
+        Some(digests) => match digests.of(&key, revision, settings) {
+            Answer::Known(known) => known,
+            Answer::Asked => return Images::Awaited(None),
+            Answer::Paused(again) => return Images::Awaited(Some(again)),
+            Answer::Failed { why, again } => return Images::Missing(why, again),
+        },
+    };
+    let status_of = |container: &Container| {
+        let image = container.image.as_deref().unwrap_or_default();
+        let digest = known.get(image).map_or(image, String::as_str);
+        // A tag that is left as it is has none.
+        let image_digest = digest.contains("@sha256:").then(|| digest.to_owned());
+        ContainerStatus { name: Some(container.name.clone()), image_digest }
+    };
+    status.init_container_statuses = inits.iter().map(status_of).collect();
+    status.container_statuses = pod.containers.iter().map(status_of).collect();
+    Images::Known
 }
 
 async fn ensure_deployment(

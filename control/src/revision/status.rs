@@ -40,6 +40,16 @@ const CANNOT_START: [&str; 8] = [
     "ImageInspectError",
 ];
 
+/// It is not known yet which images the tags mean; nothing runs before.
+pub fn resolving(status: &mut RevisionStatus, now: Timestamp) {
+    edit(status, now).mark_unknown(RESOURCES_AVAILABLE, "ResolvingDigests", "");
+}
+
+/// A registry does not say which image a tag means.
+pub fn image_missing(status: &mut RevisionStatus, why: &str, now: Timestamp) {
+    edit(status, now).mark_false(CONTAINER_HEALTHY, "ContainerMissing", why);
+}
+
 /// The Deployment was just made.
 pub fn deploying(status: &mut RevisionStatus, now: Timestamp) {
     edit(status, now).mark_unknown(RESOURCES_AVAILABLE, DEPLOYING, "").mark_unknown(CONTAINER_HEALTHY, DEPLOYING, "");
