@@ -5,9 +5,9 @@
 //! entry carries its `resourceVersion`; an older one never replaces a newer one, and an object that was seen deleted
 //! does not come back by a late answer.
 //!
-//! Objects are kept as compressed JSON and read anew each time: a typed pod template takes ten times the room of its text,
-//! the text more than twice that of its compression, and there may be a hundred thousand objects of which a handful are
-//! looked at in a second.
+//! Objects are kept packed ([`super::packing`]) and read anew each time: a typed pod template takes ten times the room of
+//! its text, and the text many times that of its difference from others; there may be a hundred thousand objects, of
+//! which a handful are looked at in a second.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -16,6 +16,8 @@ use std::{
 
 use kube::{Resource, ResourceExt};
 use serde::{Serialize, de::DeserializeOwned};
+
+use super::packing::{Packed, Packer};
 
 /// How many deletions are remembered; only those younger than an answer under way matter.
 const REMEMBERED_DELETIONS: usize = 1024;
@@ -41,6 +43,7 @@ struct Inner {
     namespaces: HashMap<Box<str>, HashMap<Box<str>, Entry>>,
     index: HashMap<Box<str>, Vec<Name>>,
     deleted: Deleted,
+    packer: Packer,
 }
 
 /// Namespace and name.
@@ -50,23 +53,18 @@ type Name = (Box<str>, Box<str>);
 struct Entry {
     uid: Box<str>,
     version: Box<str>,
-    /// JSON, by LZ4.
-    packed: Box<[u8]>,
+    packed: Packed,
 }
 
 impl Entry {
     fn read<K: DeserializeOwned>(&self) -> Option<Arc<K>> {
-        match self.unpack() {
+        match self.packed.unpack() {
             Ok(object) => Some(Arc::new(object)),
             Err(error) => {
                 tracing::error!(%error, "an object cannot be read back; it counts as not there");
                 None
             }
         }
-    }
-
-    fn unpack<K: DeserializeOwned>(&self) -> Result<K, Box<dyn std::error::Error>> {
-        Ok(serde_json::from_slice(&lz4_flex::decompress_size_prepended(&self.packed)?)?)
     }
 
     /// Versions are comparable numbers (declared so by Kubernetes since 1.35, true before); where one is not, the later
@@ -142,7 +140,8 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     pub fn apply(&self, object: K) -> Option<Change<K>> {
         let (namespace, name) = name_of(&object);
         let (uid, version) = (object.uid().unwrap_or_default(), object.resource_version().unwrap_or_default());
-        let mut inner = self.write();
+        let mut guard = self.write();
+        let inner = &mut *guard;
         if inner.deleted.uids.contains(&uid) {
             return None;
         }
@@ -151,10 +150,10 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
             return None;
         }
         // Only now: half of what comes is the echo of our own writes. It never fails, as such objects are all text.
-        let packed = lz4_flex::compress_prepend_size(&serde_json::to_vec(&object).ok()?).into();
+        let packed = inner.packer.pack(&object).ok()?;
         let old = known.and_then(Entry::read);
         if let Some(old) = &old {
-            self.unindex(&mut inner, old, &namespace, &name);
+            self.unindex(inner, old, &namespace, &name);
         }
         for key in (self.index_of)(&object) {
             inner.index.entry(key.into()).or_default().push((namespace.clone(), name.clone()));
