@@ -8,15 +8,16 @@ use kube::CustomResourceExt;
 
 use crate::{
     autoscaling::{Metric, PodAutoscaler},
+    caching::Image,
     labels::SYSTEM_NAMESPACE,
-    networking::{ClusterDomainClaim, Ingress, ServerlessService},
+    networking::{Certificate, ClusterDomainClaim, Ingress, ServerlessService},
     serving::{Configuration, DomainMapping, Revision, Route, Service},
 };
 
 /// All of them, in the order in which a reader meets the kinds. Made one by one as they are asked for: a schema that
 /// holds a whole pod takes megabytes while it is in memory.
 pub fn all() -> impl Iterator<Item = CustomResourceDefinition> + Send {
-    let makers: [fn() -> CustomResourceDefinition; 10] = [
+    let makers: [fn() -> CustomResourceDefinition; 12] = [
         Service::crd,
         Configuration::crd,
         Revision::crd,
@@ -27,6 +28,8 @@ pub fn all() -> impl Iterator<Item = CustomResourceDefinition> + Send {
         ServerlessService::crd,
         Ingress::crd,
         ClusterDomainClaim::crd,
+        Certificate::crd,
+        Image::crd,
     ];
     makers.into_iter().map(|make| {
         let mut crd = make();

@@ -130,6 +130,28 @@ pub mod networking {
     pub const INGRESS_CLASS: &str = "networking.knative.dev/ingress.class";
     /// Our own gateway's class.
     pub const DORMOUSE_INGRESS_CLASS: &str = "dormouse.ingress.networking.knative.dev";
+    /// Annotation: which layer fulfils a Certificate.
+    pub const CERTIFICATE_CLASS: &str = "networking.knative.dev/certificate.class";
+    /// The class that cert-manager fulfils.
+    pub const CERT_MANAGER_CLASS: &str = "cert-manager.certificate.networking.knative.dev";
+    /// Label on a Certificate: for which of the three TLS settings it is.
+    pub const CERTIFICATE_TYPE: &str = "networking.knative.dev/certificate-type";
+    /// `external-domain-tls`.
+    pub const EXTERNAL_DOMAIN: &str = "external-domain";
+    /// `cluster-local-domain-tls`.
+    pub const CLUSTER_LOCAL_DOMAIN: &str = "cluster-local-domain";
+    /// `system-internal-tls`.
+    pub const SYSTEM_INTERNAL: &str = "system-internal";
+    /// Label on a Certificate for all hosts of a domain: which.
+    pub const WILDCARD_DOMAIN: &str = "networking.knative.dev/wildcardDomain";
+    /// Label on the Secret of a Certificate: its UID.
+    pub const CERTIFICATE_UID: &str = "networking.internal.knative.dev/certificate-uid";
+    /// Annotation: no certificate for the hosts of this object, in its three spellings.
+    pub const NO_EXTERNAL_DOMAIN_TLS: [&str; 3] = [
+        "networking.knative.dev/disable-external-domain-tls",
+        "networking.knative.dev/disable-auto-tls",
+        "networking.knative.dev/disableAutoTLS",
+    ];
     /// Label: `cluster-local` keeps a Route off the external gateway.
     pub const VISIBILITY: &str = "networking.knative.dev/visibility";
     /// The value of [`VISIBILITY`] that means so.

@@ -3,7 +3,7 @@
 //! Nothing here does I/O, reads a clock or spawns a task. Every other crate depends on this one and it depends on
 //! none of them. In the order in which a reader meets them:
 //!
-//! - [`serving`], [`autoscaling`], [`networking`]: the resource types, exactly as `kubectl` sees them.
+//! - [`serving`], [`autoscaling`], [`networking`], [`caching`]: the resource types, exactly as `kubectl` sees them.
 //! - [`conditions`]: how a resource says how it is.
 //! - [`labels`], [`names`]: the keys on objects, and how the name of one object follows from another's.
 //! - [`settings`]: the ConfigMaps, parsed once into types that cannot be wrong.
@@ -19,6 +19,7 @@
 pub mod activation;
 pub mod annotations;
 pub mod autoscaling;
+pub mod caching;
 pub mod conditions;
 pub mod crds;
 pub mod cron;

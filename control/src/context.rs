@@ -14,10 +14,10 @@ use api::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EndpointSubset, Endpoints};
-use kube::core::object::HasStatus;
+use kube::{Client, core::object::HasStatus};
 
 use crate::{
-    config::Gateway,
+    config::{Config, Gateway},
     digest::Digests,
     engine::{
         queue::Outcome,
@@ -42,10 +42,23 @@ pub enum ReconcileError {
     /// Something that is not ours is in the way; the condition says what.
     #[error("{0}")]
     NotOwned(String),
+    /// cert-manager's objects cannot be read or written; it may not be there.
+    #[error("{verb} cert-manager's certificate {name}: {source}")]
+    CertManager {
+        /// What was tried.
+        verb: &'static str,
+        /// Name of the Certificate.
+        name: String,
+        /// What the API server or the connection said.
+        #[source]
+        source: Box<kube::Error>,
+    },
 }
 
 /// See the module.
 pub struct Context {
+    /// Reads what is not watched.
+    pub client: Client,
     /// What is known.
     pub world: Arc<World>,
     /// Writes.
@@ -67,22 +80,19 @@ pub struct Context {
 
 impl Context {
     /// Puts the parts together.
-    pub fn new(
-        world: Arc<World>,
-        writer: Writer,
-        settings: Arc<ArcSwap<Settings>>,
-        metrics: Metrics,
-        gateway: Gateway,
-        queue_sidecar_image: String,
-        digests: Option<Arc<Digests>>,
-    ) -> Self {
+    pub fn new(config: &Config, world: Arc<World>, writer: Writer, metrics: Metrics) -> Self {
+        let client = config.client.clone();
+        let digests = config
+            .resolve_digests
+            .then(|| Arc::new(Digests::new(client.clone(), Arc::clone(&world), config.authority.clone())));
         Self {
+            client,
             world,
             writer,
-            settings,
+            settings: Arc::clone(&config.settings),
             metrics,
-            gateway,
-            queue_sidecar_image,
+            gateway: config.gateway.clone(),
+            queue_sidecar_image: config.queue_sidecar_image.clone(),
             digests,
             probing: crate::ingress::Probing::default(),
             details_due: Mutex::default(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use api::{
     autoscaling::PodAutoscaler,
-    networking::{ClusterDomainClaim, Ingress, ServerlessService},
+    networking::{Certificate, ClusterDomainClaim, Ingress, ServerlessService},
     serving::{Configuration, DomainMapping, Revision, Route, Service},
 };
 use futures::FutureExt;
@@ -16,10 +16,10 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    certificate,
     config::Config,
     config_maps, configuration,
     context::{Context, ReconcileError},
-    digest::Digests,
     domain_mapping,
     engine::{
         queue::Outcome,
@@ -65,18 +65,7 @@ impl Controller {
         config.settings.store(Arc::new(settings));
         let world = Arc::new(World::new(&config.system_namespace));
         let writer = Writer::new(config.client.clone(), Arc::clone(&world), metrics.clone());
-        let digests = config
-            .resolve_digests
-            .then(|| Arc::new(Digests::new(config.client.clone(), Arc::clone(&world), config.authority.clone())));
-        let context = Context::new(
-            world,
-            writer,
-            Arc::clone(&config.settings),
-            metrics,
-            config.gateway.clone(),
-            config.queue_sidecar_image.clone(),
-            digests,
-        );
+        let context = Context::new(&config, world, writer, metrics);
         Ok(Self { config, context: Arc::new(context) })
     }
 
@@ -97,6 +86,7 @@ impl Controller {
         self.watch::<Endpoints>(&mut watches, &mut synced);
         self.watch::<DomainMapping>(&mut watches, &mut synced);
         self.watch::<ClusterDomainClaim>(&mut watches, &mut synced);
+        self.watch::<Certificate>(&mut watches, &mut synced);
         let (config, context) = (self.config.clone(), Arc::clone(&self.context));
         watches.spawn(async move {
             // A change wakes what depends on settings.
@@ -189,5 +179,6 @@ async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, ReconcileErr
         Kind::Route => route::reconcile(context, key).await,
         Kind::Ingress => ingress::reconcile(context, key).await,
         Kind::DomainMapping => domain_mapping::reconcile(context, key).await,
+        Kind::Certificate => certificate::reconcile(context, key).await,
     }
 }

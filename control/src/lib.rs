@@ -13,13 +13,14 @@
 //!    that [`digest`] asks which images the tags mean.
 //! 5. The autoscaler makes a ServerlessService; [`serverless_service`] makes its Services and Endpoints.
 //! 6. [`route`] resolves traffic and makes an Ingress; [`ingress`] waits until our gateway serves it.
-//!    [`domain_mapping`] does the same for a host of the user's own.
+//!    [`domain_mapping`] does the same for a host of the user's own; [`certificate`] gets certificates for both.
 //! 7. [`labeler`] notes which Revisions are in use; [`gc`] deletes those that have long been unused.
 //!
 //! Each reconciler is a folder: `mod.rs` (thin: read, decide, write), `desired.rs` (what should be there, pure),
 //! `status.rs` (how it is, pure). [`controller`] runs them; [`config`], [`settings`] and [`metrics`] are what their
 //! names say.
 pub mod admission;
+pub mod certificate;
 pub mod config;
 pub mod config_maps;
 pub mod configuration;

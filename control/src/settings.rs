@@ -4,7 +4,7 @@
 //! through an `ArcSwap` and never see a half-changed one.
 
 use api::settings::{
-    Autoscaler, Data, Defaults, Deployment, Domain, Features, Gc, InvalidSetting, Network, Observability,
+    Autoscaler, CertManager, Data, Defaults, Deployment, Domain, Features, Gc, InvalidSetting, Network, Observability,
 };
 
 /// All settings at one moment.
@@ -12,6 +12,8 @@ use api::settings::{
 pub struct Settings {
     /// `config-autoscaler`
     pub autoscaler: Autoscaler,
+    /// `config-certmanager`
+    pub cert_manager: CertManager,
     /// `config-defaults`
     pub defaults: Defaults,
     /// `config-deployment`
@@ -41,6 +43,7 @@ impl Settings {
     pub fn new(cluster_domain: &str) -> Self {
         Self {
             autoscaler: Autoscaler::default(),
+            cert_manager: CertManager::default(),
             defaults: Defaults::default(),
             deployment: Deployment::default(),
             domain: Domain::cluster_only(cluster_domain),
@@ -59,6 +62,7 @@ impl Settings {
     pub fn apply(&mut self, name: &str, data: &Data) -> Result<(), InvalidSetting> {
         match name {
             "config-autoscaler" => self.autoscaler = Autoscaler::parse(data)?,
+            "config-certmanager" => self.cert_manager = CertManager::parse(data)?,
             "config-defaults" => self.defaults = Defaults::parse(data)?,
             "config-deployment" => self.deployment = Deployment::parse(data)?,
             "config-domain" => self.domain = Domain::parse(data, &self.cluster_domain)?,

@@ -37,10 +37,13 @@ use control::{
     settings::Settings,
     webhook::{self, Webhook},
 };
-use k8s_openapi::api::{
-    admissionregistration::v1::MutatingWebhookConfiguration,
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Endpoints, Pod, Secret},
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::MutatingWebhookConfiguration,
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Endpoints, Pod, Secret},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Client,
@@ -184,9 +187,98 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     .await;
     assert!(claims.get_opt("shop.example.org").await.unwrap().is_none());
 
+    certificates_are_asked_for(&services).await;
     stop.cancel();
     while let Some(ended) = parts.join_next().await {
         ended.unwrap().unwrap();
+    }
+}
+
+/// With `external-domain-tls` hosts get certificates through cert-manager's objects; here the test is cert-manager.
+async fn certificates_are_asked_for(services: &Services) {
+    let client = &services.client;
+    cert_manager_kinds(client).await;
+    let issuer = json!({ "apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": { "name": "acme" },
+        "spec": { "acme": { "solvers": [{ "http01": { "ingress": {} } }] } } });
+    let issuers = ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "ClusterIssuer"));
+    let issuers: Api<DynamicObject> = Api::all_with(client.clone(), &issuers);
+    issuers.create(&PostParams::default(), &serde_json::from_value(issuer).unwrap()).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let issuer = json!({ "metadata": { "name": "config-certmanager" }, "data": { "issuerRef": "name: acme" } });
+    maps.create(&PostParams::default(), &serde_json::from_value(issuer).unwrap()).await.unwrap();
+    let on = Patch::Merge(json!({ "data": { "external-domain-tls": "Enabled" } }));
+    maps.patch("config-network", &PatchParams::default(), &on).await.unwrap();
+
+    let route = services.get("serving.knative.dev", "v1", "Route", "routes", "hello").await;
+    let name = format!("route-{}", route["metadata"]["uid"].as_str().unwrap());
+    let theirs = services.api("cert-manager.io", "v1", "Certificate", "certificates");
+    until("cert-manager is asked", async || theirs.get_opt(&name).await.unwrap().is_some()).await;
+    let asked = theirs.get(&name).await.unwrap();
+    assert_eq!(asked.data["spec"]["dnsNames"], json!(["hello.default.example.com"]));
+    assert_eq!(asked.data["spec"]["issuerRef"]["name"], "acme");
+
+    // The proof that the host is ours is served by the solver that cert-manager starts.
+    let challenge = json!({ "apiVersion": "acme.cert-manager.io/v1", "kind": "Challenge",
+        "metadata": { "name": "proof" }, "spec": { "dnsName": "hello.default.example.com", "token": "word" } });
+    let challenges = services.api("acme.cert-manager.io", "v1", "Challenge", "challenges");
+    let challenge = serde_json::from_value(challenge).unwrap();
+    let challenge = challenges.create(&PostParams::default(), &challenge).await.unwrap();
+    let sum = adler2::adler32_slice(b"hello.default.example.com").to_string();
+    let owner = json!([{ "apiVersion": "acme.cert-manager.io/v1", "kind": "Challenge", "name": "proof",
+        "uid": challenge.metadata.uid, "controller": true }]);
+    let solver = json!({ "metadata": { "name": "solver", "ownerReferences": owner,
+            "labels": { "acme.cert-manager.io/http-domain": sum } },
+        "spec": { "ports": [{ "port": 8089, "targetPort": 8089 }] } });
+    let solvers = services.api("", "v1", "Service", "services");
+    solvers.create(&PostParams::default(), &serde_json::from_value(solver).unwrap()).await.unwrap();
+    let ingress =
+        async || services.get("networking.internal.knative.dev", "v1alpha1", "Ingress", "ingresses", "hello").await;
+    until("the proof is served", async || {
+        let ingress = ingress().await;
+        let mut rules = ingress["spec"]["rules"].as_array().unwrap().iter();
+        rules.any(|rule| rule["http"]["paths"][0]["path"] == "/.well-known/acme-challenge/word")
+    })
+    .await;
+    let service = async || services.get("serving.knative.dev", "v1", "Service", "services", "hello").await;
+    assert_eq!(service().await["status"]["url"], "http://hello.default.example.com");
+
+    let there = json!({ "status": { "notAfter": "2999-01-01T00:00:00Z", "renewalTime": "2998-01-01T00:00:00Z",
+        "conditions": [{ "type": "Ready", "status": "True" }] } });
+    theirs.patch_status(&name, &PatchParams::default(), &Patch::Merge(there)).await.unwrap();
+    until("the host is served with its certificate", async || {
+        let (service, ingress) = (service().await, ingress().await);
+        let tls = json!([{ "hosts": ["hello.default.example.com"], "secretName": name, "secretNamespace": "default" }]);
+        ready(&service, "Ready")
+            && service["status"]["url"] == "https://hello.default.example.com"
+            && ingress["spec"]["tls"].as_array().is_some_and(|all| all.contains(&tls[0]))
+            && !ingress.to_string().contains("acme-challenge")
+    })
+    .await;
+    let ours = services.get("networking.internal.knative.dev", "v1alpha1", "Certificate", "certificates", &name).await;
+    assert_eq!(ours["status"]["notAfter"], "2999-01-01T00:00:00Z");
+}
+
+/// The kinds of cert-manager that are looked at, without a description.
+async fn cert_manager_kinds(client: &Client) {
+    let definitions = ApiResource::erase::<CustomResourceDefinition>(&());
+    let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
+    for (group, kind, plural, scope) in [
+        ("cert-manager.io", "Certificate", "certificates", "Namespaced"),
+        ("cert-manager.io", "ClusterIssuer", "clusterissuers", "Cluster"),
+        ("acme.cert-manager.io", "Challenge", "challenges", "Namespaced"),
+    ] {
+        let open = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        let definition = json!({
+            "metadata": { "name": format!("{plural}.{group}"),
+                "annotations": { "api-approved.kubernetes.io": "unapproved, a test" } },
+            "spec": { "group": group, "scope": scope, "names": { "kind": kind, "plural": plural },
+                "versions": [{ "name": "v1", "served": true, "storage": true, "subresources": { "status": {} },
+                    "schema": { "openAPIV3Schema": open } }] },
+        });
+        definitions.create(&PostParams::default(), &serde_json::from_value(definition).unwrap()).await.unwrap();
+        let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+        until("the kind is served", async || api.list(&ListParams::default()).await.is_ok()).await;
     }
 }
 
@@ -216,6 +308,10 @@ async fn digests_are_asked_for(services: &Services) {
     assert_eq!(revision["status"]["containerStatuses"], json!([{ "name": "user-container", "imageDigest": image }]));
     let deployment = services.get("apps", "v1", "Deployment", "deployments", "tagged-00001-deployment").await;
     assert_eq!(deployment["spec"]["template"]["spec"]["containers"][0]["image"], image);
+
+    let cached = "tagged-00001-cache-user-container";
+    let cached = services.get("caching.internal.knative.dev", "v1alpha1", "Image", "images", cached).await;
+    assert_eq!(cached["spec"], json!({ "image": image, "imagePullSecrets": [{ "name": "pull" }] }));
 
     create("untagged", "v2").await;
     let mut reason = Value::Null;

@@ -6,6 +6,7 @@
 //! Whoever watches a ConfigMap keeps the last good value when a new one does not parse.
 
 mod autoscaler;
+mod cert_manager;
 mod defaults;
 mod deployment;
 mod domain;
@@ -19,6 +20,7 @@ mod template;
 use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
 pub use autoscaler::Autoscaler;
+pub use cert_manager::{CertManager, Issuer};
 pub use defaults::Defaults;
 pub use deployment::Deployment;
 pub use domain::{Domain, DomainSelector};

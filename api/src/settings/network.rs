@@ -9,7 +9,6 @@ use super::{
 
 const NAME: &str = "config-network";
 const ISTIO_CLASS: &str = "istio.ingress.networking.knative.dev";
-const CERT_MANAGER_CLASS: &str = "cert-manager.certificate.networking.knative.dev";
 
 /// How revisions behind a service mesh are reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,7 +71,7 @@ impl Default for Network {
         let field = |name: &str| Template::parse(name, &["Name", "Namespace", "Domain", "Tag"], &[]);
         Self {
             ingress_class: ISTIO_CLASS.to_owned(),
-            certificate_class: CERT_MANAGER_CLASS.to_owned(),
+            certificate_class: crate::labels::networking::CERT_MANAGER_CLASS.to_owned(),
             rollout_duration_seconds: 0,
             autocreate_cluster_domain_claims: false,
             enable_mesh_pod_addressability: false,

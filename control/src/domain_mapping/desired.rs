@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use api::{
-    labels::serving as labels,
+    labels::{networking, serving as labels},
     names,
     networking::{
-        ClusterDomainClaim, ClusterDomainClaimSpec, HttpIngressPath, HttpIngressRule, Ingress, IngressBackendSplit,
-        IngressRule, IngressSpec, IngressTls, VISIBILITY_EXTERNAL,
+        Certificate, ClusterDomainClaim, ClusterDomainClaimSpec, HttpIngressPath, HttpIngressRule, Ingress,
+        IngressBackendSplit, IngressRule, IngressSpec, IngressTls, VISIBILITY_EXTERNAL,
     },
     serving::{Addressable, DomainMapping},
 };
@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{ResourceExt, api::ObjectMeta};
 
 use crate::{
+    certificate::{self, desired::Wish},
     engine::world::World,
     owner,
     route::desired::{http_option, ingress_annotations},
@@ -125,6 +126,22 @@ pub fn claim(mapping: &DomainMapping) -> ClusterDomainClaim {
         metadata: ObjectMeta { name: Some(mapping.name_any()), ..ObjectMeta::default() },
         spec: ClusterDomainClaimSpec { namespace: mapping.namespace().unwrap_or_default() },
     }
+}
+
+/// The Certificate of its host.
+pub fn certificate(mapping: &DomainMapping, settings: &Settings) -> Certificate {
+    let host = mapping.name_any();
+    certificate::desired::certificate(
+        mapping,
+        Wish {
+            name: &names::child_name(&host, ""),
+            hosts: std::slice::from_ref(&host),
+            domain: &host,
+            kind: networking::EXTERNAL_DOMAIN,
+            owner_label: labels::DOMAIN_MAPPING_UID,
+            class: &settings.network.certificate_class,
+        },
+    )
 }
 
 /// Name of its Ingress.

@@ -10,7 +10,7 @@ pub mod status;
 use std::sync::Arc;
 
 use api::{
-    networking::{ClusterDomainClaim, Ingress},
+    networking::{ClusterDomainClaim, Ingress, IngressTls},
     serving::{Addressable, DomainMapping, DomainMappingStatus},
 };
 use jiff::Timestamp;
@@ -19,12 +19,18 @@ use serde_json::json;
 
 use self::desired::Unresolved;
 use crate::{
+    certificate::{
+        self,
+        desired::is_switched_off,
+        status::{Standing, standing},
+    },
     context::{Context, ReconcileError},
     engine::{
         queue::Outcome,
         status::{begin, finish},
         world::{Key, is_controlled_by},
     },
+    route::tls::{self, Tls, Verdict},
     settings::Settings,
 };
 
@@ -76,7 +82,7 @@ async fn reconcile_children(
         // Nothing to do until there is another claim, or the settings are others.
         return Ok(());
     }
-    status::certificate(status, mapping.spec.tls.is_some(), now);
+    let tls = certificate(context, settings, mapping, status, now).await?;
     let host = match desired::resolve(mapping, &context.world, &settings.cluster_domain) {
         Ok(host) => host,
         // What it leads to wakes us when it is there.
@@ -86,12 +92,63 @@ async fn reconcile_children(
         }
     };
     status::resolved(status, now);
-    let ingress = ensure_ingress(context, mapping, desired::ingress(mapping, &host, settings)).await?;
+    let mut ingress = desired::ingress(mapping, &host, settings);
+    tls::add(&mut ingress, tls);
+    let ingress = ensure_ingress(context, mapping, ingress).await?;
     match ingress {
         Some(ingress) => status::propagate_ingress(status, &ingress, now),
         None => status::ingress_not_owned(status, &desired::ingress_name(mapping), now),
     }
     Ok(())
+}
+
+/// Sees to the certificate of the host, where it is not the user's own, and says in the status how it is.
+async fn certificate(
+    context: &Context,
+    settings: &Settings,
+    mapping: &DomainMapping,
+    status: &mut DomainMappingStatus,
+    now: Timestamp,
+) -> Result<Tls, ReconcileError> {
+    let wanted = settings.network.external_domain_tls && !is_switched_off(mapping.annotations());
+    if mapping.spec.tls.is_some() || !wanted {
+        status::certificate_given(status, mapping.spec.tls.is_some(), now);
+        return Ok(Tls::default());
+    }
+    let want = desired::certificate(mapping, settings);
+    let (name, hosts) = (want.name_any(), want.spec.dns_names.clone());
+    let certificate = match certificate::ensure(context, mapping, want).await {
+        Ok(Some(certificate)) => certificate,
+        Ok(None) => {
+            status::certificate_not_owned(status, &name, now);
+            return Err(ReconcileError::NotOwned(format!(
+                "domain mapping {} does not own Certificate {name}",
+                mapping.name_any()
+            )));
+        }
+        Err(error) => {
+            status::certificate(status, Verdict::Failed, &name, now);
+            return Err(error);
+        }
+    };
+    let verdict = match standing(&certificate) {
+        Standing::Ready => Verdict::Ready,
+        Standing::Awaited | Standing::Failed if !settings.network.http_redirected => Verdict::Downgraded,
+        Standing::Awaited | Standing::Failed => Verdict::Awaited,
+    };
+    status::certificate(status, verdict, &name, now);
+    let scheme = if verdict == Verdict::Downgraded { "http" } else { "https" };
+    let url = Some(format!("{scheme}://{}", mapping.name_any()));
+    status.address = Some(Addressable { url: url.clone() });
+    status.url = url;
+    if verdict == Verdict::Ready {
+        let namespace = mapping.namespace().unwrap_or_default();
+        let tls = IngressTls { hosts, secret_name: certificate.spec.secret_name.clone(), secret_namespace: namespace };
+        return Ok(Tls { tls: vec![tls], challenges: Vec::new() });
+    }
+    let mut challenges = certificate.status.clone().unwrap_or_default().http01_challenges;
+    challenges.sort_by(|a, b| a.url.cmp(&b.url));
+    Ok(Tls { tls: Vec::new(), challenges })
 }
 
 /// Whether the namespace has the host; a claim is made if there is none and it may be.

@@ -8,6 +8,7 @@ use api::{
 use jiff::Timestamp;
 
 use super::Unresolved;
+use crate::route::tls::Verdict;
 
 const DOMAIN_CLAIMED: &str = "DomainClaimed";
 const REFERENCE_RESOLVED: &str = "ReferenceResolved";
@@ -35,13 +36,39 @@ pub fn not_claimed(status: &mut DomainMappingStatus, now: Timestamp) {
 }
 
 /// Its certificate is the user's, or none is asked for.
-pub fn certificate(status: &mut DomainMappingStatus, given: bool, now: Timestamp) {
+pub fn certificate_given(status: &mut DomainMappingStatus, given: bool, now: Timestamp) {
     let (reason, message) = if given {
         ("CertificateExternallyProvided", "TLS certificate was provided externally")
     } else {
         ("TLSNotEnabled", "external-domain-tls is not enabled")
     };
     edit(status, now).mark_true_with_reason(CERTIFICATE_PROVISIONED, reason, message);
+}
+
+/// How the certificate of this name is that is got for the host.
+pub fn certificate(status: &mut DomainMappingStatus, verdict: Verdict, name: &str, now: Timestamp) {
+    let mut editor = edit(status, now);
+    match verdict {
+        Verdict::Ready => editor.mark_true(CERTIFICATE_PROVISIONED),
+        Verdict::Downgraded => {
+            let message = format!("Certificate {name} is not ready downgrade HTTP.");
+            editor.mark_true_with_reason(CERTIFICATE_PROVISIONED, "HTTPDowngrade", &message)
+        }
+        Verdict::Awaited => {
+            let message = format!("Certificate {name} is not ready.");
+            editor.mark_unknown(CERTIFICATE_PROVISIONED, "CertificateNotReady", &message)
+        }
+        Verdict::Failed => {
+            let message = format!("Certificate {name} failed to be provisioned.");
+            editor.mark_false(CERTIFICATE_PROVISIONED, "CertificateProvisionFailed", &message)
+        }
+    };
+}
+
+/// A Certificate of our name is somebody else's.
+pub fn certificate_not_owned(status: &mut DomainMappingStatus, name: &str, now: Timestamp) {
+    let message = format!("There is an existing certificate {name} that we don't own.");
+    edit(status, now).mark_false(CERTIFICATE_PROVISIONED, "CertificateNotOwned", &message);
 }
 
 /// It leads somewhere.

@@ -4,7 +4,7 @@
 use api::{
     autoscaling::PodAutoscalerStatus,
     conditions::{self, Condition, ConditionSet, READY},
-    networking::{IngressStatus, ServerlessServiceStatus},
+    networking::{CertificateStatus, IngressStatus, ServerlessServiceStatus},
     serving::{ConfigurationStatus, DomainMappingStatus, RevisionStatus, RouteStatus, ServiceStatus},
 };
 use jiff::Timestamp;
@@ -47,6 +47,7 @@ status!(
     ConfigurationStatus,
     RevisionStatus,
     RouteStatus,
+    CertificateStatus,
     DomainMappingStatus,
     PodAutoscalerStatus,
     ServerlessServiceStatus,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::{
     autoscaling::PodAutoscaler,
     labels,
-    networking::{ClusterDomainClaim, Ingress, ServerlessService},
+    networking::{Certificate, ClusterDomainClaim, Ingress, ServerlessService},
     serving::{Configuration, DomainMapping, Revision, Route, Service},
 };
 use k8s_openapi::api::{
@@ -43,11 +43,13 @@ pub enum Kind {
     Ingress,
     /// [`crate::domain_mapping`]
     DomainMapping,
+    /// [`crate::certificate`]
+    Certificate,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Service,
         Self::Configuration,
         Self::Gc,
@@ -57,6 +59,7 @@ impl Kind {
         Self::Route,
         Self::Ingress,
         Self::DomainMapping,
+        Self::Certificate,
     ];
 
     /// As written in metrics and logs.
@@ -71,6 +74,7 @@ impl Kind {
             Self::Route => "route",
             Self::Ingress => "ingress",
             Self::DomainMapping => "domainmapping",
+            Self::Certificate => "certificate",
         }
     }
 }
@@ -112,6 +116,8 @@ pub struct World {
     pub endpoints: Store<Endpoints>,
     /// DomainMappings, indexed by what they refer to and by their name.
     pub domain_mappings: Store<DomainMapping>,
+    /// Certificates, indexed by the UID of their owner and by the domain of which they are good for all hosts.
+    pub certificates: Store<Certificate>,
     /// ClusterDomainClaims; their namespace is empty.
     pub domain_claims: Store<ClusterDomainClaim>,
     /// Which Routes refer to what.
@@ -141,6 +147,7 @@ impl World {
             core_services: Store::new(owner_uid),
             endpoints: Store::new(|_| Vec::new()),
             domain_mappings: Store::new(mapping_index),
+            certificates: Store::new(certificate_index),
             domain_claims: Store::new(|_| Vec::new()),
             tracker: Tracker::default(),
             work: Work::default(),
@@ -178,6 +185,7 @@ impl World {
         self.wake_each(Kind::Route, &self.routes.names());
         self.wake_each(Kind::Ingress, &self.ingresses.names());
         self.wake_each(Kind::DomainMapping, &self.domain_mappings.names());
+        self.wake_each(Kind::Certificate, &self.certificates.names());
     }
 
     fn wake_each(&self, kind: Kind, names: &[(Box<str>, Box<str>)]) {
@@ -254,6 +262,17 @@ fn mapping_index(mapping: &DomainMapping) -> Vec<String> {
     let (target, name) = (&mapping.spec.target, mapping.name_any());
     let namespace = mapping.namespace().unwrap_or_default();
     vec![target_index(&target.api_version, &target.kind, &namespace, &target.name), domain_index(&name)]
+}
+
+fn certificate_index(certificate: &Certificate) -> Vec<String> {
+    let namespace = certificate.namespace().unwrap_or_default();
+    let domain = certificate.labels().get(labels::networking::WILDCARD_DOMAIN);
+    owner_uid(certificate).into_iter().chain(domain.map(|domain| wildcard_index(&namespace, domain))).collect()
+}
+
+/// Index key of the Certificates that are good for all hosts of a domain in a namespace.
+pub fn wildcard_index(namespace: &str, domain: &str) -> String {
+    format!("wildcard {namespace}/{domain}")
 }
 
 /// Index key of the DomainMappings that lead to an object.
@@ -362,6 +381,11 @@ known!(ServerlessService, serverless_services, |world, _change, object| {
 });
 known!(Ingress, ingresses, |world, _change, object| {
     world.wake(Kind::Ingress, object.as_ref());
+    world.wake_owner(Kind::Route, "Route", object.as_ref());
+    world.wake_owner(Kind::DomainMapping, "DomainMapping", object.as_ref());
+});
+known!(Certificate, certificates, |world, _change, object| {
+    world.wake(Kind::Certificate, object.as_ref());
     world.wake_owner(Kind::Route, "Route", object.as_ref());
     world.wake_owner(Kind::DomainMapping, "DomainMapping", object.as_ref());
 });

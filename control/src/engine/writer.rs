@@ -1,11 +1,13 @@
 //! Writing to the API: the one place where requests are made, counted, and their answers told to the world.
 
-use std::sync::Arc;
+use std::{fmt::Debug, sync::Arc};
 
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::NamespaceResourceScope,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::world::{Known, World};
@@ -64,6 +66,20 @@ impl Writer {
         self.told("create", object, answer)
     }
 
+    /// Makes an object that nobody here watches; one that is there already is left as it is.
+    pub async fn make<K>(&self, object: &K) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        self.metrics.writes.with_label_values(&["create", K::kind(&()).as_ref()]).inc();
+        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        match api.create(&PostParams::default(), object).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(source) => Err(error("create", object, source)),
+        }
+    }
+
     /// Writes an object as a whole; refused when someone wrote in between.
     pub async fn replace<K: Known>(&self, object: &K) -> Result<K, WriteError> {
         let answer = self.api::<K>(object).replace(&object.name_any(), &PostParams::default(), object).await;
@@ -114,7 +130,7 @@ impl Writer {
     }
 }
 
-fn error<K: Known>(verb: &'static str, object: &K, source: kube::Error) -> WriteError {
+fn error<K: Resource<DynamicType = ()>>(verb: &'static str, object: &K, source: kube::Error) -> WriteError {
     WriteError {
         verb,
         kind: K::kind(&()).into_owned(),

@@ -1,9 +1,10 @@
 //! The Deployment and the PodAutoscaler of a Revision, as pure functions of Revision and settings.
 
-use std::hash::Hasher;
+use std::{collections::BTreeMap, hash::Hasher};
 
 use api::{
     autoscaling::{PodAutoscaler, PodAutoscalerSpec, REACHABLE, ScaleTargetRef, UNREACHABLE},
+    caching::{Image, ImageSpec},
     conditions,
     labels::{autoscaling, serving as labels},
     names,
@@ -14,7 +15,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            DownwardAPIVolumeFile, DownwardAPIVolumeSource, ObjectFieldSelector, PodSpec, PodTemplateSpec,
+            Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, ObjectFieldSelector, PodSpec, PodTemplateSpec,
             ProjectedVolumeSource, SecretVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount,
             VolumeProjection,
         },
@@ -90,6 +91,28 @@ pub fn deployment(revision: &Revision, around: &Surroundings<'_>) -> Deployment 
     let hash = hash(&wanted);
     wanted.labels_mut().insert(DEPLOYMENT_HASH.to_owned(), hash);
     wanted
+}
+
+/// What the Revision runs, for caches of images.
+pub fn images(revision: &Revision) -> Vec<Image> {
+    let pod = &revision.spec.pod;
+    let noted = revision.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses));
+    let digests: BTreeMap<&str, &str> =
+        noted.filter_map(|status| Some((status.name.as_deref()?, status.image_digest.as_deref()?))).collect();
+    let image = |container: &Container| {
+        let written = container.image.as_deref().unwrap_or_default();
+        let name = names::child_name(&format!("{}-cache", revision.name_any()), &format!("-{}", container.name));
+        Image {
+            metadata: owner::child_metadata(revision, name, metadata::labels(revision), owner::Map::new()),
+            spec: ImageSpec {
+                image: digests.get(container.name.as_str()).map_or(written, |digest| digest).to_owned(),
+                service_account_name: pod.service_account_name.clone().filter(|name| !name.is_empty()),
+                image_pull_secrets: pod.image_pull_secrets.clone().unwrap_or_default(),
+            },
+            status: None,
+        }
+    };
+    pod.containers.iter().chain(pod.init_containers.iter().flatten()).map(image).collect()
 }
 
 /// The PodAutoscaler; `infra_failed` = pods are wanted, none is ready, and the Revision says why.

@@ -100,6 +100,7 @@ async fn reconcile_children(
         other => other?,
     };
     if is_new {
+        tell_caches(context, &current).await;
         status::deploying(status, now);
     } else {
         let index = revision_index(&revision.namespace().unwrap_or_default(), &revision.name_any());
@@ -162,6 +163,18 @@ fn images(context: &Context, settings: &Settings, revision: &Revision, status: &
     status.init_container_statuses = inits.iter().map(status_of).collect();
     status.container_statuses = pod.containers.iter().map(status_of).collect();
     Images::Known
+}
+
+/// Tells caches of images which ones will be run. Nothing here depends on them: what fails is not tried again.
+async fn tell_caches(context: &Context, revision: &Revision) {
+    if context.digests.is_none() {
+        return;
+    }
+    for image in desired::images(revision) {
+        if let Err(error) = context.writer.make(&image).await {
+            tracing::warn!(%error, "caches are not told of an image");
+        }
+    }
 }
 
 async fn ensure_deployment(

@@ -4,6 +4,7 @@ pub mod desired;
 pub mod domains;
 pub mod rollout;
 pub mod status;
+pub mod tls;
 pub mod traffic;
 
 #[cfg(test)]
@@ -108,8 +109,10 @@ async fn reconcile_children(
             return Ok(None);
         }
     };
-    status::tls_not_enabled(status, now);
-    let ingress = ensure_ingress(context, route, plan.ingress).await?;
+    let certificates = tls::reconcile(context, settings, route, &cluster_local, status, now).await?;
+    let mut ingress = plan.ingress;
+    tls::add(&mut ingress, certificates);
+    let ingress = ensure_ingress(context, route, ingress).await?;
     status::propagate_ingress(status, &ingress, now);
     if plan.rolls_out {
         status::rolls_out(status, now);

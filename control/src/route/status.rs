@@ -7,7 +7,7 @@ use api::{
 };
 use jiff::Timestamp;
 
-use super::{domains::InvalidDomain, traffic::BadTarget};
+use super::{domains::InvalidDomain, tls::Verdict, traffic::BadTarget};
 
 const ALL_TRAFFIC_ASSIGNED: &str = "AllTrafficAssigned";
 /// The Ingress serves this generation.
@@ -88,9 +88,34 @@ pub fn traffic_assigned(status: &mut RouteStatus, traffic: Vec<TrafficTarget>, n
 }
 
 /// No certificates are asked for.
-pub fn tls_not_enabled(status: &mut RouteStatus, now: Timestamp) {
-    let message = "external-domain-tls is not enabled";
+pub fn tls_not_enabled(status: &mut RouteStatus, message: &str, now: Timestamp) {
     edit(status, now).mark_true_with_reason(CERTIFICATE_PROVISIONED, "TLSNotEnabled", message);
+}
+
+/// How the Route is by its worst certificate, which has this name and says this reason.
+pub fn certificate(status: &mut RouteStatus, verdict: Verdict, name: &str, reason: &str, now: Timestamp) {
+    let mut editor = edit(status, now);
+    match verdict {
+        Verdict::Ready => editor.mark_true(CERTIFICATE_PROVISIONED),
+        Verdict::Downgraded => {
+            let message = format!("Certificate {name} is not ready downgrade HTTP.");
+            editor.mark_true_with_reason(CERTIFICATE_PROVISIONED, "HTTPDowngrade", &message)
+        }
+        Verdict::Awaited => {
+            let message = format!("Certificate {name} is not ready: {reason}");
+            editor.mark_unknown(CERTIFICATE_PROVISIONED, "CertificateNotReady", &message)
+        }
+        Verdict::Failed => {
+            let message = format!("Certificate {name} fails to be provisioned: {reason}");
+            editor.mark_false(CERTIFICATE_PROVISIONED, "CertificateProvisionFailed", &message)
+        }
+    };
+}
+
+/// A Certificate of our name is somebody else's.
+pub fn certificate_not_owned(status: &mut RouteStatus, name: &str, now: Timestamp) {
+    let message = format!("There is an existing certificate {name} that we don't own.");
+    edit(status, now).mark_false(CERTIFICATE_PROVISIONED, "CertificateNotOwned", &message);
 }
 
 /// Traffic is on its way to the latest Revision.
