@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionVersion, CustomResourceValidation,
-    JSONSchemaProps, JSONSchemaPropsOrArray, ServiceReference, WebhookClientConfig, WebhookConversion,
+    JSONSchemaProps, JSONSchemaPropsOrArray, ServiceReference, ValidationRule, WebhookClientConfig, WebhookConversion,
 };
 use kube::CustomResourceExt;
 
@@ -35,11 +35,53 @@ pub fn all() -> impl Iterator<Item = CustomResourceDefinition> + Send {
         let mut crd = make();
         let schemas = crd.spec.versions.iter_mut().filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
         schemas.for_each(relax);
+        let kind = crd.spec.names.kind.clone();
+        RULES.iter().filter(|rule| rule.kind == kind).for_each(|rule| rule.add(&mut crd));
         if crd.spec.group == "serving.knative.dev" && crd.spec.versions.iter().any(|version| version.name == "v1") {
             add_v1alpha1(&mut crd);
         }
         crd
     })
+}
+
+/// What must hold of the spec of a kind that no admission judges, as a rule for the API server.
+struct Rule {
+    kind: &'static str,
+    /// CEL; `self` is the spec.
+    rule: &'static str,
+    message: &'static str,
+}
+
+const RULES: [Rule; 4] = [
+    Rule {
+        kind: "ClusterDomainClaim",
+        rule: "self.namespace != ''",
+        message: "want the namespace whose DomainMapping may have this name",
+    },
+    Rule {
+        kind: "Certificate",
+        rule: "self.dnsNames.size() > 0 && self.secretName != ''",
+        message: "want at least one of dnsNames, and a secretName",
+    },
+    Rule { kind: "Image", rule: "self.image != ''", message: "want an image" },
+    Rule {
+        kind: "ServerlessService",
+        rule: "!has(self.mode) || self.mode in ['', 'Proxy', 'Serve']",
+        message: "want a mode of Proxy or Serve",
+    },
+];
+
+impl Rule {
+    fn add(&self, crd: &mut CustomResourceDefinition) {
+        let schemas = crd.spec.versions.iter_mut().filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
+        for spec in schemas.filter_map(|schema| schema.properties.as_mut()?.get_mut("spec")) {
+            spec.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
+                rule: self.rule.to_owned(),
+                message: Some(self.message.to_owned()),
+                ..ValidationRule::default()
+            });
+        }
+    }
 }
 
 /// Where the webhook that changes versions listens (upstream's path).

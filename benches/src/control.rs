@@ -131,6 +131,9 @@ async fn crowd(programs: &Programs, many: usize, changes: usize, metrics: &mut M
     let times = changed(&bench, 0..changes / 5, Between::Rest).await?;
     metrics.add("change_p50_us", quantile(&times, 0.5));
     metrics.add("change_p99_us", quantile(&times, 0.99));
+    let times = changed(&bench, 0..changes / 5, Between::Deletion { last: many - 1 }).await?;
+    metrics.add("change_while_one_is_deleted_p50_us", quantile(&times, 0.5));
+    metrics.add("change_while_one_is_deleted_p99_us", quantile(&times, 0.99));
     let times = changed(&bench, 0..changes, Between::Nothing).await?;
     metrics.add("change_in_a_row_p99_us", quantile(&times, 0.99));
     let deleted = (many / 2..).take(changes);
@@ -151,6 +154,12 @@ async fn crowd(programs: &Programs, many: usize, changes: usize, metrics: &mut M
 enum Between {
     /// Everything that the one before set off (a revision and all that is made for it) is over.
     Rest,
+    /// The same, and then the deletion of another Service begins together with the change; this is the first to go, then
+    /// those before it.
+    Deletion {
+        /// Its number.
+        last: usize,
+    },
     /// The next begins as soon as the status tells of the one before: so this is how much there is to do, too.
     Nothing,
 }
@@ -159,8 +168,12 @@ enum Between {
 async fn changed(bench: &Bench, which: std::ops::Range<usize>, between: Between) -> anyhow::Result<Vec<f64>> {
     let mut times = Vec::new();
     for nth in which {
-        if between == Between::Rest {
+        if between != Between::Nothing {
             bench.settle().await?;
+        }
+        if let Between::Deletion { last } = between {
+            let (services, doomed) = (bench.services.clone(), name(last - nth));
+            tokio::spawn(async move { services.delete(&doomed, &kube::api::DeleteParams::default()).await });
         }
         let annotations = json!({ "bench.example.com/change": fastrand::u64(..).to_string() });
         let patch = json!({ "spec": { "template": { "metadata": { "annotations": annotations } } } });

@@ -10,7 +10,7 @@ use api::{
 use futures::FutureExt;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Endpoints, Pod, Service as CoreService},
+    core::v1::{Endpoints, Namespace, Pod, Service as CoreService},
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -87,6 +87,7 @@ impl Controller {
         self.watch::<DomainMapping>(&mut watches, &mut synced);
         self.watch::<ClusterDomainClaim>(&mut watches, &mut synced);
         self.watch::<Certificate>(&mut watches, &mut synced);
+        self.watch::<Namespace>(&mut watches, &mut synced);
         let (config, context) = (self.config.clone(), Arc::clone(&self.context));
         watches.spawn(async move {
             // A change wakes what depends on settings.
@@ -180,5 +181,6 @@ async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, ReconcileErr
         Kind::Ingress => ingress::reconcile(context, key).await,
         Kind::DomainMapping => domain_mapping::reconcile(context, key).await,
         Kind::Certificate => certificate::reconcile(context, key).await,
+        Kind::Namespace => certificate::namespaces::reconcile(context, key).await,
     }
 }

@@ -15,7 +15,11 @@ use std::path::Path;
 
 use cluster::Cluster;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use kube::api::{Api, PostParams};
+use kube::{
+    api::{Api, ApiResource, DynamicObject, PostParams},
+    core::GroupVersionKind,
+};
+use serde_json::{Value, json};
 
 #[test]
 fn the_kinds_are_those_of_the_types() {
@@ -74,6 +78,52 @@ async fn a_real_api_server_takes_it_and_rights_are_least() {
     }
     // Once more: nothing of it is somebody else's.
     real.apply_manifests("server").await;
+
+    // What no admission judges is judged by rules in the definitions.
+    cluster::install_crds(&real.client()).await;
+    for (group, kind, plural, mut spec, wrong, why) in [
+        (
+            "networking.internal.knative.dev",
+            "ClusterDomainClaim",
+            "clusterdomainclaims",
+            json!({ "namespace": "a" }),
+            "namespace",
+            "want the namespace",
+        ),
+        (
+            "networking.internal.knative.dev",
+            "Certificate",
+            "certificates",
+            json!({ "dnsNames": ["a.b"], "secretName": "s" }),
+            "secretName",
+            "and a secretName",
+        ),
+        ("caching.internal.knative.dev", "Image", "images", json!({ "image": "a" }), "image", "want an image"),
+        (
+            "networking.internal.knative.dev",
+            "ServerlessService",
+            "serverlessservices",
+            json!({ "mode": "Serve", "objectRef": {}, "protocolType": "http1" }),
+            "mode",
+            "want a mode of",
+        ),
+    ] {
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1alpha1", kind), plural);
+        let api: Api<DynamicObject> = match kind {
+            "ClusterDomainClaim" => Api::all_with(real.client(), &resource),
+            _ => Api::default_namespaced_with(real.client(), &resource),
+        };
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        let object = |spec: &Value| {
+            let (api_version, metadata) = (format!("{group}/v1alpha1"), json!({ "name": "a.b" }));
+            let object = json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec });
+            serde_json::from_value(object).unwrap()
+        };
+        api.create(&dry, &object(&spec)).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        spec[wrong] = if wrong == "mode" { "Sleep".into() } else { "".into() };
+        let error = api.create(&dry, &object(&spec)).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{kind}: {error}");
+    }
 
     let reviews: Api<SubjectAccessReview> = Api::all(real.client());
     let mut wrong = Vec::new();

@@ -256,6 +256,39 @@ async fn certificates_are_asked_for(services: &Services) {
     .await;
     let ours = services.get("networking.internal.knative.dev", "v1alpha1", "Certificate", "certificates", &name).await;
     assert_eq!(ours["status"]["notAfter"], "2999-01-01T00:00:00Z");
+
+    // One for all hosts of a domain in a namespace goes before.
+    let all = Patch::Merge(json!({ "data": { "namespace-wildcard-cert-selector": "{}" } }));
+    maps.patch("config-network", &PatchParams::default(), &all).await.unwrap();
+    until("cert-manager is asked for all of them", async || {
+        let asked = theirs.get_opt("default.example.com").await.unwrap();
+        asked.is_some_and(|asked| asked.data["spec"]["dnsNames"] == json!(["*.default.example.com"]))
+    })
+    .await;
+    let there = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+    theirs.patch_status("default.example.com", &PatchParams::default(), &Patch::Merge(there)).await.unwrap();
+    until("the host is served with that one", async || {
+        let ingress = ingress().await;
+        ingress["spec"]["tls"][0]["secretName"] == "default.example.com"
+    })
+    .await;
+
+    // With system-internal-tls no pod starts before its sidecar has a certificate.
+    let internal = Patch::Merge(json!({ "data": { "system-internal-tls": "enabled" } }));
+    maps.patch("config-network", &PatchParams::default(), &internal).await.unwrap();
+    until("cert-manager is asked for the sidecars", async || theirs.get_opt("serving-certs").await.unwrap().is_some())
+        .await;
+    services.change("hello", &json!({ "spec": { "template": { "metadata": { "labels": { "new": "yes" } } } } })).await;
+    until("the next revision waits for it", async || {
+        let newest = services.get("serving.knative.dev", "v1", "Revision", "revisions", "hello-00003").await;
+        newest["status"]["conditions"].to_string().contains("serving-certs is not ready yet")
+    })
+    .await;
+    let secrets: Api<Secret> = Api::default_namespaced(client.clone());
+    let secret = json!({ "metadata": { "name": "serving-certs" }, "stringData": { "tls.crt": "x", "tls.key": "y" } });
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let deployments = services.api("apps", "v1", "Deployment", "deployments");
+    until("it starts", async || deployments.get_opt("hello-00003-deployment").await.unwrap().is_some()).await;
 }
 
 /// The kinds of cert-manager that are looked at, without a description.

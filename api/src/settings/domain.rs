@@ -15,6 +15,9 @@ pub struct DomainSelector {
     /// All of these; empty = every Route.
     #[serde(default)]
     pub selector: BTreeMap<String, String>,
+    /// `wildcard`: namespaces may have one certificate for all of its hosts. So may those of a domain without a selector.
+    #[serde(default, rename = "type")]
+    pub type_: String,
 }
 
 impl DomainSelector {
@@ -57,6 +60,13 @@ impl Domain {
             domains.insert(format!("svc.{cluster_domain}"), DomainSelector::default());
         }
         Ok(Self { domains, cluster_domain: cluster_domain.to_owned() })
+    }
+
+    /// Domains of which a namespace may have one certificate for all hosts; the cluster's own is none.
+    pub fn wildcards(&self) -> impl Iterator<Item = &str> {
+        let own = format!("svc.{}", self.cluster_domain);
+        let all = self.domains.iter().filter(|(_, one)| one.selector.is_empty() || one.type_ == "wildcard");
+        all.map(|(domain, _)| domain.as_str()).filter(move |domain| *domain != own)
     }
 
     /// The domain of a Route with these labels: cluster-local ones get the cluster's; else the most specific

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
 use super::{
     Data, InvalidSetting, Reader,
     template::{Template, Values},
@@ -54,6 +56,8 @@ pub struct Network {
     pub mesh_compatibility_mode: MeshCompatibility,
     /// `http` or `https`: scheme in `status.url` without external TLS.
     pub default_external_scheme: String,
+    /// Namespaces that get one certificate for all hosts of a domain; none = no namespace.
+    pub namespace_wildcard_cert_selector: Option<LabelSelector>,
     /// Whether external hosts get certificates.
     pub external_domain_tls: bool,
     /// Whether cluster-local hosts get certificates.
@@ -77,6 +81,7 @@ impl Default for Network {
             enable_mesh_pod_addressability: false,
             mesh_compatibility_mode: MeshCompatibility::Auto,
             default_external_scheme: "http".to_owned(),
+            namespace_wildcard_cert_selector: None,
             external_domain_tls: false,
             cluster_local_domain_tls: false,
             system_internal_tls: false,
@@ -127,6 +132,13 @@ impl Network {
                 ["default-external-scheme", "defaultExternalScheme"],
                 &d.default_external_scheme,
             ),
+            namespace_wildcard_cert_selector: r
+                .text("namespace-wildcard-cert-selector")
+                .map(serde_saphyr::from_str)
+                .transpose()
+                .map_err(|error| {
+                    r.problem("namespace-wildcard-cert-selector", format!("want a label selector: {error}"))
+                })?,
             external_domain_tls: enabled("external-domain-tls")
                 || r.text("external-domain-tls").is_none() && enabled("auto-tls"),
             cluster_local_domain_tls: enabled("cluster-local-domain-tls"),

@@ -6,6 +6,7 @@ use api::{
     networking::{Certificate, CertificateSpec},
     settings::CertManager,
 };
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ use crate::owner;
 const LONGEST: usize = 63;
 /// Before a domain that stands for a host of it that is too long.
 const SHORT: &str = "k.";
+/// Name of the Certificate of the sidecars in a namespace, and of its Secret.
+pub const SIDECARS: &str = "serving-certs";
 const CERTIFICATE_CLASS_OLD: &str = "networking.knative.dev/certificate-class";
 
 /// One Certificate.
@@ -54,6 +57,28 @@ pub fn certificate<O: Resource<DynamicType = ()>>(owner: &O, wish: Wish<'_>) -> 
         },
         status: None,
     }
+}
+
+/// Of all hosts of a domain in a namespace, which are `*.REST`.
+pub fn of_domain(namespace: &Namespace, host: &str, domain: &str, class: &str) -> Certificate {
+    let name = host.split_once('.').map_or(host, |(_, rest)| rest);
+    let labels = owner::Map::from([(networking::WILDCARD_DOMAIN.to_owned(), domain.to_owned())]);
+    shared(namespace, name, labels, vec![host.to_owned()], class)
+}
+
+/// Of the sidecars in a namespace, for `system-internal-tls`.
+pub fn of_sidecars(namespace: &Namespace, class: &str) -> Certificate {
+    let labels = owner::Map::from([(networking::CERTIFICATE_TYPE.to_owned(), networking::SYSTEM_INTERNAL.to_owned())]);
+    let user = format!("kn-user-{}", namespace.name_any().to_lowercase());
+    shared(namespace, SIDECARS, labels, vec![user, "data-plane.knative.dev".to_owned()], class)
+}
+
+fn shared(namespace: &Namespace, name: &str, labels: owner::Map, hosts: Vec<String>, class: &str) -> Certificate {
+    let annotations = owner::Map::from([(networking::CERTIFICATE_CLASS.to_owned(), class.to_owned())]);
+    let mut metadata = owner::child_metadata(namespace, name.to_owned(), labels, annotations);
+    metadata.namespace = Some(namespace.name_any());
+    let spec = CertificateSpec { dns_names: hosts, domain: None, secret_name: name.to_owned() };
+    Certificate { metadata, spec, status: None }
 }
 
 /// Name of a Route's Certificate for a tag.

@@ -1,11 +1,14 @@
 //! Certificates of hosts. Routes and DomainMappings wish for one by a Certificate of ours ([`ensure`]); those of
 //! cert-manager's class are fulfilled here: Certificate → cert-manager's Certificate, whose state comes back.
 //!
+//! [`namespaces`] wishes for those that a namespace shares: of all hosts of a domain, and of its sidecars.
+//!
 //! cert-manager need not be there, and is asked only for what somebody wishes for: its objects are read when they are
 //! looked at, without a watch.
 
 pub mod challenges;
 pub mod desired;
+pub mod namespaces;
 pub mod status;
 
 use std::{sync::Arc, time::Duration};
@@ -43,7 +46,7 @@ pub async fn ensure<O: Resource<DynamicType = ()>>(
     owner: &O,
     want: Certificate,
 ) -> Result<Option<Arc<Certificate>>, ReconcileError> {
-    let namespace = owner.namespace().unwrap_or_default();
+    let namespace = want.namespace().unwrap_or_default();
     let Some(existing) = context.world.certificates.get(&namespace, &want.name_any()) else {
         return Ok(Some(Arc::new(context.writer.create(&want).await?)));
     };

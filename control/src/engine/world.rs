@@ -10,7 +10,7 @@ use api::{
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Endpoints, Pod, Service as CoreService},
+    core::v1::{Endpoints, Namespace, Pod, Service as CoreService},
 };
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::{Serialize, de::DeserializeOwned};
@@ -45,11 +45,13 @@ pub enum Kind {
     DomainMapping,
     /// [`crate::certificate`]
     Certificate,
+    /// [`crate::certificate::namespaces`]
+    Namespace,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Service,
         Self::Configuration,
         Self::Gc,
@@ -60,6 +62,7 @@ impl Kind {
         Self::Ingress,
         Self::DomainMapping,
         Self::Certificate,
+        Self::Namespace,
     ];
 
     /// As written in metrics and logs.
@@ -75,6 +78,7 @@ impl Kind {
             Self::Ingress => "ingress",
             Self::DomainMapping => "domainmapping",
             Self::Certificate => "certificate",
+            Self::Namespace => "namespace",
         }
     }
 }
@@ -118,6 +122,8 @@ pub struct World {
     pub domain_mappings: Store<DomainMapping>,
     /// Certificates, indexed by the UID of their owner and by the domain of which they are good for all hosts.
     pub certificates: Store<Certificate>,
+    /// Namespaces; their own namespace is empty.
+    pub namespaces: Store<Namespace>,
     /// ClusterDomainClaims; their namespace is empty.
     pub domain_claims: Store<ClusterDomainClaim>,
     /// Which Routes refer to what.
@@ -148,6 +154,7 @@ impl World {
             endpoints: Store::new(|_| Vec::new()),
             domain_mappings: Store::new(mapping_index),
             certificates: Store::new(certificate_index),
+            namespaces: Store::new(|_| Vec::new()),
             domain_claims: Store::new(|_| Vec::new()),
             tracker: Tracker::default(),
             work: Work::default(),
@@ -186,6 +193,7 @@ impl World {
         self.wake_each(Kind::Ingress, &self.ingresses.names());
         self.wake_each(Kind::DomainMapping, &self.domain_mappings.names());
         self.wake_each(Kind::Certificate, &self.certificates.names());
+        self.wake_each(Kind::Namespace, &self.namespaces.names());
     }
 
     fn wake_each(&self, kind: Kind, names: &[(Box<str>, Box<str>)]) {
@@ -388,6 +396,14 @@ known!(Certificate, certificates, |world, _change, object| {
     world.wake(Kind::Certificate, object.as_ref());
     world.wake_owner(Kind::Route, "Route", object.as_ref());
     world.wake_owner(Kind::DomainMapping, "DomainMapping", object.as_ref());
+    if object.labels().contains_key(labels::networking::WILDCARD_DOMAIN) {
+        let namespace = object.namespace().unwrap_or_default();
+        world.wake_name(Kind::Namespace, "", &namespace);
+        // Any Route of the namespace may have a host that it is good for.
+        for (_, route) in world.routes.names().iter().filter(|(of, _)| **of == *namespace) {
+            world.wake_name(Kind::Route, &namespace, route);
+        }
+    }
 });
 known!(Deployment, deployments, |world, _change, object| {
     world.wake_owner(Kind::Revision, "Revision", object.as_ref());
@@ -429,6 +445,20 @@ known!(Endpoints, endpoints, |world, _change, object| {
         world.wake_name(Kind::ServerlessService, &namespace, revision);
     }
 });
+
+impl Known for Namespace {
+    fn store(world: &World) -> &Store<Self> {
+        &world.namespaces
+    }
+    fn api(client: Client, _namespace: &str) -> Api<Self> {
+        Api::all(client)
+    }
+    fn wake(world: &World, change: &Change<Self>) {
+        if let Some(namespace) = change.either() {
+            world.wake(Kind::Namespace, namespace.as_ref());
+        }
+    }
+}
 
 impl Known for ClusterDomainClaim {
     fn store(world: &World) -> &Store<Self> {

@@ -38,7 +38,7 @@ use crate::{owner, settings::Settings};
 /// of it by its own defaults.
 pub const DEPLOYMENT_HASH: &str = "serving.knative.dev/deployment-hash";
 /// Secret with the pod's certificate, one a namespace.
-const SERVING_CERTIFICATE: &str = "serving-certs";
+const SERVING_CERTIFICATE: &str = crate::certificate::desired::SIDECARS;
 const PODINFO_FEATURE: &str = "features.knative.dev/queueproxy-podinfo";
 
 /// Where queue-proxy comes from and who runs the system.

@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use api::{
     autoscaling::PodAutoscaler,
     labels::autoscaling,
+    names,
     serving::{ContainerStatus, Revision, RevisionStatus},
 };
 use jiff::Timestamp;
@@ -25,6 +26,7 @@ use kube::ResourceExt;
 
 use self::desired::{DEPLOYMENT_HASH, Surroundings};
 use crate::{
+    certificate::namespaces,
     context::{Context, ReconcileError},
     digest::ledger::Answer,
     engine::{
@@ -34,6 +36,9 @@ use crate::{
     },
     settings::Settings,
 };
+
+/// How soon it is looked for a certificate that is on its way.
+const CERTIFICATE_COMES: Duration = Duration::from_secs(1);
 
 /// Brings one Revision's objects and status up to date.
 pub async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, ReconcileError> {
@@ -85,6 +90,12 @@ async fn reconcile_children(
             return Ok(Some(again));
         }
     }
+    if settings.network.system_internal_tls
+        && let Some(why) = sidecars_lack(context, settings, revision).await?
+    {
+        status::sidecar_certificate_missing(status, &why, now);
+        return Ok(Some(CERTIFICATE_COMES));
+    }
     // The images of the Deployment are those of the status.
     let mut current = revision.clone();
     current.status = Some(status.clone());
@@ -119,6 +130,21 @@ async fn reconcile_children(
     };
     status::propagate_autoscaler(status, &autoscaler.status.clone().unwrap_or_default(), now);
     Ok(None)
+}
+
+/// Sees to the certificate of the sidecars; says why the first of a Revision's pods cannot be yet. The sidecars of those
+/// that are there follow their Secret.
+async fn sidecars_lack(
+    context: &Context,
+    settings: &Settings,
+    revision: &Revision,
+) -> Result<Option<String>, ReconcileError> {
+    let namespace = revision.namespace().unwrap_or_default();
+    let lack = namespaces::for_sidecars(context, settings, &namespace, revision.annotations()).await?;
+    if lack.is_some() || context.world.deployments.has(&namespace, &names::deployment(&revision.name_any())) {
+        return Ok(lack);
+    }
+    Ok(namespaces::missing(context, &namespace).await)
 }
 
 /// Whether it is known what the containers run.

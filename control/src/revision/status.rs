@@ -50,6 +50,11 @@ pub fn image_missing(status: &mut RevisionStatus, why: &str, now: Timestamp) {
     edit(status, now).mark_false(CONTAINER_HEALTHY, "ContainerMissing", why);
 }
 
+/// With `system-internal-tls` a sidecar does not start without its certificate.
+pub fn sidecar_certificate_missing(status: &mut RevisionStatus, why: &str, now: Timestamp) {
+    edit(status, now).mark_unknown(RESOURCES_AVAILABLE, "CertificateNotReady", why);
+}
+
 /// The Deployment was just made.
 pub fn deploying(status: &mut RevisionStatus, now: Timestamp) {
     edit(status, now).mark_unknown(RESOURCES_AVAILABLE, DEPLOYING, "").mark_unknown(CONTAINER_HEALTHY, DEPLOYING, "");
