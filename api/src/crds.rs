@@ -48,25 +48,25 @@ pub fn all() -> impl Iterator<Item = CustomResourceDefinition> + Send {
 struct Rule {
     kind: &'static str,
     /// CEL; `self` is the spec.
-    rule: &'static str,
+    cel: &'static str,
     message: &'static str,
 }
 
 const RULES: [Rule; 4] = [
     Rule {
         kind: "ClusterDomainClaim",
-        rule: "self.namespace != ''",
+        cel: "self.namespace != ''",
         message: "want the namespace whose DomainMapping may have this name",
     },
     Rule {
         kind: "Certificate",
-        rule: "self.dnsNames.size() > 0 && self.secretName != ''",
+        cel: "self.dnsNames.size() > 0 && self.secretName != ''",
         message: "want at least one of dnsNames, and a secretName",
     },
-    Rule { kind: "Image", rule: "self.image != ''", message: "want an image" },
+    Rule { kind: "Image", cel: "self.image != ''", message: "want an image" },
     Rule {
         kind: "ServerlessService",
-        rule: "!has(self.mode) || self.mode in ['', 'Proxy', 'Serve']",
+        cel: "!has(self.mode) || self.mode in ['', 'Proxy', 'Serve']",
         message: "want a mode of Proxy or Serve",
     },
 ];
@@ -76,7 +76,7 @@ impl Rule {
         let schemas = crd.spec.versions.iter_mut().filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
         for spec in schemas.filter_map(|schema| schema.properties.as_mut()?.get_mut("spec")) {
             spec.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
-                rule: self.rule.to_owned(),
+                rule: self.cel.to_owned(),
                 message: Some(self.message.to_owned()),
                 ..ValidationRule::default()
             });
