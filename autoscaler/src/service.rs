@@ -93,7 +93,7 @@ impl Autoscaler {
         let reach = reach(&config).await?;
         let mut tasks = JoinSet::new();
         let Shares { ownership, forwarder, electors, stop_electing } =
-            Shares::start(&config, clock, &events, &mut tasks).await?;
+            Shares::start(&config, &events, &mut tasks).await?;
         watch::spawn(&config.client, &config.system_namespace, &events, &mut tasks);
         let server = Server {
             events: events.clone(),

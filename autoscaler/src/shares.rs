@@ -9,7 +9,6 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Clock,
     config::{Config, Sharing},
     decider::Event,
     election::{
@@ -36,7 +35,6 @@ pub(crate) struct Shares {
 impl Shares {
     pub(crate) async fn start(
         config: &Config,
-        clock: Clock,
         events: &mpsc::Sender<Event>,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, Error> {
@@ -71,7 +69,6 @@ impl Shares {
                 settings,
                 ownership: shares.ownership.clone(),
                 events: events.clone(),
-                clock,
             };
             for bucket in (0_u8..).take(shares.ownership.names().len()) {
                 shares.electors.spawn(election.clone().run(bucket, shares.stop_electing.clone()));

@@ -10,7 +10,6 @@ use std::{
 
 use api::settings::LeaderElection;
 use autoscaler::{
-    clock::Clock,
     decider::Event,
     election::{Identity, elector::Election},
     ownership::Ownership,
@@ -102,7 +101,6 @@ fn replica(leases: &Leases, name: &str, settings: LeaderElection) -> Replica {
         settings,
         ownership: ownership.clone(),
         events: sender,
-        clock: Clock::start(),
     };
     let task = tokio::spawn(election.run(0, stop.clone()));
     Replica { ownership, events, stop, task }

@@ -58,6 +58,8 @@ pub struct Config {
     pub resolve_digests: bool,
     /// PEM of the cluster's CA, which registries inside it may have a certificate of.
     pub authority: Option<Vec<u8>>,
+    /// As whom we stand for the lease by which one of several controllers does the work; none where there is only one.
+    pub candidate: Option<String>,
     /// Reconciles at the same time.
     pub workers: usize,
     /// The ConfigMaps as the controller knows them, kept up to date by it: shared with admission in the same process.
@@ -79,6 +81,7 @@ impl Config {
             cluster_domain: "cluster.local".to_owned(),
             resolve_digests: true,
             authority: None,
+            candidate: None,
             workers: 32,
             settings: Arc::new(ArcSwap::from_pointee(Settings::new("cluster.local"))),
             observer: Observer::default(),
@@ -87,13 +90,14 @@ impl Config {
     }
 
     /// For the stand-alone binary: kubeconfig or service account; `SYSTEM_NAMESPACE`, `CLUSTER_DOMAIN`,
-    /// `QUEUE_SIDECAR_IMAGE`, `DORMOUSE_GATEWAY` (`endpoints`, or comma separated addresses), `DORMOUSE_WORKERS`.
+    /// `POD_NAME` (then it stands for the lease), `QUEUE_SIDECAR_IMAGE`, `DORMOUSE_GATEWAY` (`endpoints`, or comma separated addresses), `DORMOUSE_WORKERS`.
     pub async fn from_env() -> Result<Self, ConfigError> {
         let client = Client::try_from(kube::Config::infer().await?)?;
         let mut config = Self::new(client);
         // Absent outside a cluster.
         config.authority = std::fs::read(AUTHORITY).ok();
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        config.candidate = var("POD_NAME").map(|pod| format!("{pod}_{}", fastrand::u64(..)));
         if let Some(value) = var("SYSTEM_NAMESPACE") {
             config.system_namespace = value;
         }

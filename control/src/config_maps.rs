@@ -1,6 +1,6 @@
 //! The ConfigMaps of the system namespace → [`Settings`], once and then for ever. Whoever obeys them shares the snapshot.
 
-use api::settings::Data;
+use api::settings::{Data, LeaderElection};
 use arc_swap::ArcSwap;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -20,6 +20,16 @@ pub async fn read(client: &Client, namespace: &str, cluster_domain: &str) -> kub
         take_over(&mut settings, &map.name_any(), &map.data.unwrap_or_default());
     }
     Ok(settings)
+}
+
+/// How replicas share the work. Read once: those that run must agree.
+pub async fn leader_election(client: &Client, namespace: &str) -> kube::Result<LeaderElection> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let data = maps.get_opt("config-leader-election").await?.and_then(|map| map.data).unwrap_or_default();
+    Ok(LeaderElection::parse(&data).unwrap_or_else(|error| {
+        tracing::error!(%error, "setting refused; the usual ones are used");
+        LeaderElection::default()
+    }))
 }
 
 /// Follows the ConfigMaps; `changed` is called after each change.

@@ -12,6 +12,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Endpoints, Namespace, Pod, Service as CoreService},
 };
+use lease::Elector;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +45,16 @@ pub enum Error {
         #[source]
         source: kube::Error,
     },
+    /// Another controller does the work now, or nobody knows.
+    #[error("the lease {LEASE} is not ours any more: another controller works on")]
+    LeaseLost,
     /// The metrics are declared twice in one registry.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
+
+/// The lease of the one that does the work.
+const LEASE: &str = "dormouse-controller";
 
 /// Reconciles until told to stop.
 pub struct Controller {
@@ -102,10 +109,48 @@ impl Controller {
                 _ = receiver.wait_for(|done| *done) => {}
             }
         }
-        tracing::info!(workers = self.config.workers, "controller has seen everything and starts");
-        dispatch(&self.context, self.config.workers.max(1), &shutdown).await;
+        let workers = self.config.workers.max(1);
+        let ended = match self.config.candidate.clone() {
+            None => {
+                tracing::info!(workers, "controller has seen everything and starts");
+                dispatch(&self.context, workers, &shutdown).await;
+                Ok(())
+            }
+            Some(identity) => self.lead(identity, workers, &shutdown).await,
+        };
         watches.shutdown().await;
-        Ok(())
+        ended
+    }
+
+    /// Works while the lease is ours. Until then everything is watched, so that taking over takes no time; when it is
+    /// lost, work under way is cut off: another does it.
+    async fn lead(&self, identity: String, workers: usize, shutdown: &CancellationToken) -> Result<(), Error> {
+        let (client, namespace) = (self.config.client.clone(), self.config.system_namespace.clone());
+        let settings = config_maps::leader_election(&client, &namespace).await;
+        let settings = settings.map_err(|source| Error::Settings { namespace: namespace.clone(), source })?;
+        let elector = Elector { client, namespace, identity, settings };
+        let (told, mut leads) = watch::channel(false);
+        // The lease is given back when the work is done, not while it still is.
+        let done = CancellationToken::new();
+        let electing = elector.run(LEASE, done.clone(), told);
+        let work = async {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = leads.wait_for(|leads| *leads) => {}
+            }
+            tracing::info!(workers, "controller has the lease and starts");
+            tokio::select! {
+                () = dispatch(&self.context, workers, shutdown) => Ok(()),
+                _ = leads.wait_for(|leads| !leads) => Err(Error::LeaseLost),
+            }
+        };
+        let ending = async {
+            let ended = work.await;
+            done.cancel();
+            ended
+        };
+        let ((), ended) = tokio::join!(electing, ending);
+        ended
     }
 
     fn watch<K: Known>(&self, watches: &mut JoinSet<()>, synced: &mut Vec<watch::Receiver<bool>>) {

@@ -60,6 +60,8 @@ const RIGHTS: &[(&str, &str, &str, &str, bool)] = &[
     ("controller", "create", "networking.internal.knative.dev/clusterdomainclaims", "", true),
     ("controller", "create", "/endpoints", "default", true),
     ("controller", "get", "/secrets", "default", true),
+    ("controller", "update", "coordination.k8s.io/leases", "knative-serving", true),
+    ("controller", "update", "coordination.k8s.io/leases", "default", false),
     ("controller", "list", "/secrets", "default", false),
     ("controller", "update", "/secrets", "knative-serving", false),
     ("controller", "create", "/pods", "default", false),

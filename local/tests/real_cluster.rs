@@ -41,6 +41,7 @@ use k8s_openapi::{
     api::{
         admissionregistration::v1::MutatingWebhookConfiguration,
         apps::v1::Deployment,
+        coordination::v1::Lease,
         core::v1::{ConfigMap, Endpoints, Pod, Secret},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -89,20 +90,30 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     };
     let activator = Activator::bind(activator).await.unwrap();
     let settings = Arc::new(ArcSwap::from_pointee(Settings::new(system::CLUSTER_DOMAIN)));
-    let controller = Controller::bind(control::Config {
-        gateway: Gateway::At(vec![activator.local_addr()]),
-        settings: settings.clone(),
-        queue_sidecar_image: system::QUEUE_IMAGE.to_owned(),
-        cluster_domain: system::CLUSTER_DOMAIN.to_owned(),
-        ..control::Config::new(real.client_of("controller"))
-    })
-    .await
-    .unwrap();
+    let gateway = Gateway::At(vec![activator.local_addr()]);
+    let controller = async |name: &str| {
+        let config = control::Config {
+            gateway: gateway.clone(),
+            settings: settings.clone(),
+            queue_sidecar_image: system::QUEUE_IMAGE.to_owned(),
+            cluster_domain: system::CLUSTER_DOMAIN.to_owned(),
+            candidate: Some(name.to_owned()),
+            ..control::Config::new(real.client_of("controller"))
+        };
+        Controller::bind(config).await.unwrap()
+    };
+    // Two of them: one works, the other waits for its lease.
+    let (first, second) = (controller("first").await, controller("second").await);
+    let stop_first = CancellationToken::new();
     let mut parts = JoinSet::new();
     let (one, two, three, four) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
     parts.spawn(async move { activator.run(one).await.map_err(|error| error.to_string()) });
     parts.spawn(async move { autoscaler.run(two).await.map_err(|error| error.to_string()) });
-    parts.spawn(async move { controller.run(three).await.map_err(|error| error.to_string()) });
+    let first = tokio::spawn(first.run(stop_first.clone()));
+    let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let holder = async || leases.get_opt("dormouse-controller").await.unwrap()?.spec?.holder_identity;
+    until("the first has the lease", async || holder().await.as_deref() == Some("first")).await;
+    parts.spawn(async move { second.run(three).await.map_err(|error| error.to_string()) });
     let nodes = client.clone();
     parts.spawn(async move {
         Box::pin(four.run_until_cancelled(pods_for_deployments(nodes))).await;
@@ -187,6 +198,13 @@ async fn a_service_becomes_ready_is_changed_and_split_on_a_real_api_server() {
     .await;
     assert!(claims.get_opt("shop.example.org").await.unwrap().is_none());
 
+    assert_eq!(holder().await.as_deref(), Some("first"));
+    // The first ends, and the second goes on.
+    stop_first.cancel();
+    first.await.unwrap().unwrap();
+    services.create("late", "one", json!({})).await;
+    services.ready("late", "late-00001").await;
+    assert_eq!(holder().await.as_deref(), Some("second"));
     certificates_are_asked_for(&services).await;
     stop.cancel();
     while let Some(ended) = parts.join_next().await {

@@ -1,28 +1,13 @@
 //! Holds leases, or waits for them: one task a bucket.
 
-use std::time::Duration;
-
 use api::settings::LeaderElection;
-use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-};
-use kube::{
-    Api, Client,
-    api::{ObjectMeta, PostParams},
-};
-use tokio::sync::mpsc;
+use kube::Client;
+use lease::Elector;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Identity,
-    lease::{Candidate, Record, Step},
-    service,
-};
-use crate::{clock::Clock, decider::Event, ownership::Ownership};
-
-/// One call to the API server may take this long.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use super::{Identity, service};
+use crate::{decider::Event, ownership::Ownership};
 
 /// What the electors of all buckets share.
 #[derive(Clone)]
@@ -39,145 +24,36 @@ pub struct Election {
     pub ownership: Ownership,
     /// Told when that changes.
     pub events: mpsc::Sender<Event>,
-    /// Time.
-    pub clock: Clock,
 }
 
 impl Election {
     /// Runs for one bucket until cancelled, then gives the lease back so that another need not wait.
     pub async fn run(self, bucket: u8, shutdown: CancellationToken) {
         let Some(name) = self.ownership.names().get(usize::from(bucket)).cloned() else { return };
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut candidate = Candidate::new(self.identity.to_string(), self.settings);
-        let mut leads = false;
-        loop {
-            let pause = tokio::select! {
-                () = shutdown.cancelled() => break,
-                pause = self.turn(&leases, &name, &mut candidate) => pause,
-            };
-            let now = self.clock.now();
-            if candidate.leads(now) != leads {
-                leads = !leads;
-                tracing::info!(bucket = name, leads, "bucket");
-                let held = self.ownership.set_held(bucket, leads);
+        let elector = Elector {
+            client: self.client.clone(),
+            namespace: self.namespace.clone(),
+            identity: self.identity.to_string(),
+            settings: self.settings,
+        };
+        let (told, mut leads) = watch::channel(false);
+        let stop = shutdown.child_token();
+        let electing = elector.run(&name, stop.clone(), told);
+        let following = async {
+            // Until the elector has ended.
+            while leads.changed().await.is_ok() {
+                let now_leads = *leads.borrow_and_update();
+                let held = self.ownership.set_held(bucket, now_leads);
                 if self.events.send(Event::Held(held)).await.is_err() {
-                    break;
+                    stop.cancel();
                 }
-                if leads {
+                if now_leads {
                     // Reports find the holder by the lease too; this is for those that look for the Service.
                     let place = service::Place { namespace: self.namespace.clone(), ip: self.identity.ip };
                     tokio::spawn(service::announce(self.client.clone(), place, name.clone()));
                 }
             }
-            // A holder looks again in time to stop.
-            let pause = candidate.leads_for(now).filter(|_| leads).map_or(pause, |rest| pause.min(rest));
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(pause.max(Duration::from_millis(1))) => {}
-            }
-        }
-        if leads {
-            self.release(&leases, &name).await;
-        }
-    }
-
-    /// Reads the lease and writes it if it is to be ours; returns when to come again.
-    async fn turn(&self, leases: &Api<Lease>, name: &str, candidate: &mut Candidate) -> Duration {
-        let retry = self.settings.retry_period;
-        match tokio::time::timeout(TIMEOUT, self.attempt(leases, name, candidate)).await {
-            Ok(Ok(pause)) => pause.unwrap_or(retry),
-            // Somebody else was faster: look at once whose it is.
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Duration::from_millis(50),
-            Ok(Err(error)) => {
-                tracing::warn!(lease = name, %error, "cannot look after the lease");
-                retry.min(Duration::from_secs(2))
-            }
-            Err(_) => {
-                tracing::warn!(lease = name, "no answer about the lease in time");
-                retry.min(Duration::from_secs(2))
-            }
-        }
-    }
-
-    async fn attempt(
-        &self,
-        leases: &Api<Lease>,
-        name: &str,
-        candidate: &mut Candidate,
-    ) -> Result<Option<Duration>, kube::Error> {
-        let found = leases.get_opt(name).await?;
-        let begun = self.clock.now();
-        let holder = found.as_ref().and_then(|lease| lease.spec.as_ref()?.holder_identity.as_deref());
-        if holder.is_some_and(|holder| holder != self.identity.to_string()) {
-            candidate.lost();
-        }
-        match candidate.see(found.as_ref().map(record), begun) {
-            Step::Wait(pause) => return Ok(Some(pause)),
-            Step::Create => {
-                let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(name.to_owned()),
-                        namespace: Some(self.namespace.clone()),
-                        ..ObjectMeta::default()
-                    },
-                    spec: Some(self.spec(0, None)),
-                };
-                leases.create(&PostParams::default(), &lease).await?;
-            }
-            Step::Write { transitions } => {
-                let Some(mut lease) = found else { return Ok(None) };
-                let acquired = lease.spec.as_ref().and_then(|spec| {
-                    spec.acquire_time.clone().filter(|_| spec.holder_identity == Some(self.identity.to_string()))
-                });
-                lease.spec = Some(self.spec(transitions, acquired));
-                lease.metadata.managed_fields = None;
-                // The resource version makes sure that it is still as read.
-                leases.replace(name, &PostParams::default(), &lease).await?;
-            }
-        }
-        candidate.renewed(begun);
-        Ok(None)
-    }
-
-    fn spec(&self, transitions: i32, acquired: Option<MicroTime>) -> LeaseSpec {
-        let now = MicroTime(self.clock.now().timestamp());
-        LeaseSpec {
-            holder_identity: Some(self.identity.to_string()),
-            lease_duration_seconds: i32::try_from(self.settings.lease_duration.as_secs()).ok(),
-            acquire_time: Some(acquired.unwrap_or_else(|| now.clone())),
-            renew_time: Some(now),
-            lease_transitions: Some(transitions),
-            ..LeaseSpec::default()
-        }
-    }
-
-    /// Gives the lease back, if it is still ours.
-    async fn release(&self, leases: &Api<Lease>, name: &str) {
-        let work = async {
-            let Some(mut lease) = leases.get_opt(name).await? else { return Ok(()) };
-            let Some(spec) = lease.spec.as_mut() else { return Ok(()) };
-            if spec.holder_identity != Some(self.identity.to_string()) {
-                return Ok(());
-            }
-            spec.holder_identity = Some(String::new());
-            spec.lease_duration_seconds = Some(1);
-            lease.metadata.managed_fields = None;
-            leases.replace(name, &PostParams::default(), &lease).await.map(|_| ())
         };
-        match tokio::time::timeout(TIMEOUT, work).await {
-            Ok(Ok(())) => tracing::info!(lease = name, "lease given back"),
-            Ok(Err(error)) => tracing::warn!(lease = name, error = %error as kube::Error, "lease not given back"),
-            Err(_) => tracing::warn!(lease = name, "lease not given back in time"),
-        }
-    }
-}
-
-fn record(lease: &Lease) -> Record {
-    let spec = lease.spec.clone().unwrap_or_default();
-    Record {
-        holder: spec.holder_identity.unwrap_or_default(),
-        duration: Duration::from_secs(spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0)),
-        version: lease.metadata.resource_version.clone().unwrap_or_default(),
-        transitions: spec.lease_transitions.unwrap_or(0),
+        tokio::join!(electing, following);
     }
 }

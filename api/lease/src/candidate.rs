@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use api::settings::LeaderElection;
-
-use crate::moment::Moment;
+use tokio::time::Instant;
 
 /// A lease as read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,9 +40,9 @@ pub enum Step {
 pub struct Candidate {
     identity: String,
     settings: LeaderElection,
-    seen: Option<(Record, Moment)>,
+    seen: Option<(Record, Instant)>,
     /// When we wrote it last.
-    renewed: Option<Moment>,
+    renewed: Option<Instant>,
 }
 
 impl Candidate {
@@ -53,7 +52,7 @@ impl Candidate {
     }
 
     /// Takes the lease as it is now, or that there is none.
-    pub fn see(&mut self, lease: Option<Record>, now: Moment) -> Step {
+    pub fn see(&mut self, lease: Option<Record>, now: Instant) -> Step {
         let Some(lease) = lease else {
             self.seen = None;
             return Step::Create;
@@ -65,7 +64,7 @@ impl Candidate {
         let step = if lease.holder == self.identity {
             Step::Write { transitions: lease.transitions }
         } else {
-            let rest = lease.duration.saturating_sub(now.since(since));
+            let rest = lease.duration.saturating_sub(now.saturating_duration_since(since));
             if lease.holder.is_empty() || rest.is_zero() {
                 Step::Write { transitions: lease.transitions.saturating_add(1) }
             } else {
@@ -77,7 +76,7 @@ impl Candidate {
     }
 
     /// A write that began at `at` ended well: the lease is ours from then on.
-    pub fn renewed(&mut self, at: Moment) {
+    pub fn renewed(&mut self, at: Instant) {
         self.renewed = Some(at);
     }
 
@@ -87,13 +86,13 @@ impl Candidate {
     }
 
     /// Whether we may act as its holder: renewed within the deadline, whatever the API server says meanwhile.
-    pub fn leads(&self, now: Moment) -> bool {
-        self.renewed.is_some_and(|at| now.since(at) < self.settings.renew_deadline)
+    pub fn leads(&self, now: Instant) -> bool {
+        self.renewed.is_some_and(|at| now.saturating_duration_since(at) < self.settings.renew_deadline)
     }
 
     /// How long [`Self::leads`] stays true without another renewal.
-    pub fn leads_for(&self, now: Moment) -> Option<Duration> {
-        self.renewed.map(|at| self.settings.renew_deadline.saturating_sub(now.since(at)))
+    pub fn leads_for(&self, now: Instant) -> Option<Duration> {
+        self.renewed.map(|at| self.settings.renew_deadline.saturating_sub(now.saturating_duration_since(at)))
     }
 }
 
@@ -101,8 +100,10 @@ impl Candidate {
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Moment {
-        Moment::from_seconds(1_000 + second)
+    /// This long after all began.
+    fn at(second: u64) -> Instant {
+        static BEGINNING: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *BEGINNING.get_or_init(Instant::now) + Duration::from_secs(second)
     }
 
     fn record(holder: &str, version: &str) -> Record {
