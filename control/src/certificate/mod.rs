@@ -53,15 +53,7 @@ pub async fn ensure<O: Resource<DynamicType = ()>>(
     if !is_controlled_by(existing.as_ref(), owner) {
         return Ok(None);
     }
-    if existing.spec == want.spec && existing.labels() == want.labels() && existing.annotations() == want.annotations()
-    {
-        return Ok(Some(existing));
-    }
-    let mut changed = existing.as_ref().clone();
-    changed.spec = want.spec;
-    changed.metadata.labels = want.metadata.labels;
-    changed.metadata.annotations = want.metadata.annotations;
-    Ok(Some(Arc::new(context.writer.replace(&changed).await?)))
+    Ok(Some(context.writer.take_over(existing, want).await?))
 }
 
 /// Brings one Certificate of cert-manager's class up to date.

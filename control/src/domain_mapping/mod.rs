@@ -194,15 +194,7 @@ async fn ensure_ingress(
     if !is_controlled_by(existing.as_ref(), mapping) {
         return Ok(None);
     }
-    if existing.spec == want.spec && existing.labels() == want.labels() && existing.annotations() == want.annotations()
-    {
-        return Ok(Some(existing));
-    }
-    let mut changed = existing.as_ref().clone();
-    changed.spec = want.spec;
-    changed.metadata.labels = want.metadata.labels;
-    changed.metadata.annotations = want.metadata.annotations;
-    Ok(Some(Arc::new(context.writer.replace(&changed).await?)))
+    Ok(Some(context.writer.take_over(existing, want).await?))
 }
 
 /// It is going: its claim goes first, if claims are ours to make.

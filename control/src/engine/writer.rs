@@ -5,7 +5,7 @@ use std::{fmt::Debug, sync::Arc};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::NamespaceResourceScope,
+    core::{NamespaceResourceScope, object::HasSpec},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -84,6 +84,24 @@ impl Writer {
     pub async fn replace<K: Known>(&self, object: &K) -> Result<K, WriteError> {
         let answer = self.api::<K>(object).replace(&object.name_any(), &PostParams::default(), object).await;
         self.told("update", object, answer)
+    }
+
+    /// Takes over what is wanted of an object: spec, labels and annotations. Nothing is written where they are so.
+    pub async fn take_over<K>(&self, existing: Arc<K>, want: K) -> Result<Arc<K>, WriteError>
+    where
+        K: Known + HasSpec,
+        K::Spec: PartialEq + Clone,
+    {
+        let same = existing.spec() == want.spec();
+        if same && existing.labels() == want.labels() && existing.annotations() == want.annotations() {
+            return Ok(existing);
+        }
+        let mut changed = existing.as_ref().clone();
+        changed.spec_mut().clone_from(want.spec());
+        let metadata = changed.meta_mut();
+        metadata.labels.clone_from(&want.meta().labels);
+        metadata.annotations.clone_from(&want.meta().annotations);
+        Ok(Arc::new(self.replace(&changed).await?))
     }
 
     /// Writes an object's status; refused when someone wrote in between.

@@ -248,15 +248,7 @@ async fn ensure_ingress(context: &Context, route: &Route, want: Ingress) -> Resu
     let Some(existing) = context.world.ingresses.get(&route.namespace().unwrap_or_default(), &want.name_any()) else {
         return Ok(Arc::new(context.writer.create(&want).await?));
     };
-    if existing.spec == want.spec && existing.labels() == want.labels() && existing.annotations() == want.annotations()
-    {
-        return Ok(existing);
-    }
-    let mut changed = existing.as_ref().clone();
-    changed.spec = want.spec;
-    changed.metadata.labels = want.metadata.labels;
-    changed.metadata.annotations = want.metadata.annotations;
-    Ok(Arc::new(context.writer.replace(&changed).await?))
+    Ok(context.writer.take_over(existing, want).await?)
 }
 
 async fn ensure_placeholders(

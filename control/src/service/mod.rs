@@ -89,15 +89,7 @@ async fn ensure_configuration(context: &Context, service: &Service) -> Result<Ar
         return Err(ReconcileError::NotOwned(format!("service {name:?} does not own configuration {name:?}")));
     }
     let want = desired::configuration(service, Some(&existing));
-    if want.spec == existing.spec && want.labels() == existing.labels() && want.annotations() == existing.annotations()
-    {
-        return Ok(existing);
-    }
-    let mut changed = existing.as_ref().clone();
-    changed.spec = want.spec;
-    changed.metadata.labels = want.metadata.labels;
-    changed.metadata.annotations = want.metadata.annotations;
-    Ok(Arc::new(context.writer.replace(&changed).await?))
+    Ok(context.writer.take_over(existing, want).await?)
 }
 
 async fn ensure_route(context: &Context, service: &Service) -> Result<Arc<Route>, ReconcileError> {
@@ -109,13 +101,5 @@ async fn ensure_route(context: &Context, service: &Service) -> Result<Arc<Route>
     if !is_controlled_by(existing.as_ref(), service) {
         return Err(ReconcileError::NotOwned(format!("service {name:?} does not own route {name:?}")));
     }
-    if want.spec == existing.spec && want.labels() == existing.labels() && want.annotations() == existing.annotations()
-    {
-        return Ok(existing);
-    }
-    let mut changed = existing.as_ref().clone();
-    changed.spec = want.spec;
-    changed.metadata.labels = want.metadata.labels;
-    changed.metadata.annotations = want.metadata.annotations;
-    Ok(Arc::new(context.writer.replace(&changed).await?))
+    Ok(context.writer.take_over(existing, want).await?)
 }
