@@ -34,7 +34,7 @@ impl Reference {
 
     /// Host, with a port where there is one.
     pub fn registry(&self) -> &str {
-        registry_of(&self.parsed)
+        self.parsed.registry()
     }
 
     /// Path inside the registry.
@@ -68,24 +68,54 @@ impl Reference {
     }
 }
 
-fn registry_of(parsed: &Parsed) -> &str {
-    match parsed.registry() {
-        "docker.io" => DEFAULT,
-        other => other,
-    }
-}
+/// Longest tag, and longest path in a registry.
+const TAG: usize = 128;
+const REPOSITORY: usize = 255;
 
-/// What to do about an image, where the tags of some registries are left as they are.
+/// What to do about an image, where the tags of some registries are left as they are. Names are read by the rules of
+/// upstream's library; that of the client below has a regular expression for them, which takes 16 MB.
 pub fn wanted(image: &str, skipped: &BTreeSet<String>) -> Result<Wanted, String> {
-    let parsed: Parsed =
-        image.parse().map_err(|error| format!("failed to parse image name {image:?} into a tag: {error}"))?;
-    if parsed.digest().is_some() {
+    let wrong = |why: String| format!("failed to parse image name {image:?} into a tag: {why}");
+    if let Some((name, digest)) = image.split_once('@') {
+        let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(wrong(format!("want sha256: and 64 hexadecimal digits, not {digest:?}")));
+        }
+        split(name).map_err(wrong)?;
         return Ok(Wanted::Known(image.to_owned()));
     }
-    if skipped.contains(registry_of(&parsed)) {
+    let (registry, repository, tag) = split(image).map_err(wrong)?;
+    if skipped.contains(registry) {
         return Ok(Wanted::Known(String::new()));
     }
+    let parsed = Parsed::with_tag(registry.to_owned(), repository, tag.to_owned());
     Ok(Wanted::Ask(Reference { written: image.to_owned(), parsed }))
+}
+
+/// Registry, path and tag of a name.
+fn split(name: &str) -> Result<(&str, String, &str), String> {
+    // A colon before a slash is that of a port.
+    let (base, tag) = match name.rsplit_once(':') {
+        Some((base, tag)) if !tag.contains('/') => (base, tag),
+        _ => (name, "latest"),
+    };
+    if tag.is_empty() || tag.len() > TAG || !tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
+        return Err(format!("want a tag of 1 to {TAG} letters, digits and _-., not {tag:?}"));
+    }
+    let (registry, path) = match base.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
+        _ => (DEFAULT, base),
+    };
+    let registry = if registry == "docker.io" { DEFAULT } else { registry };
+    let path = if registry == DEFAULT && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
+    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-./".contains(&b);
+    if path.is_empty() || path.ends_with('/') || path.len() > REPOSITORY || !path.bytes().all(known) {
+        return Err(format!("want a path of 1 to {REPOSITORY} small letters, digits and _-./, not {path:?}"));
+    }
+    if registry.contains(|c: char| c.is_whitespace() || "@?#%\\".contains(c)) {
+        return Err(format!("want a host, with or without a port, not {registry:?}"));
+    }
+    Ok((registry, path, tag))
 }
 
 #[cfg(test)]
@@ -104,7 +134,22 @@ mod tests {
         }
         let error = wanted("Upper/Case:x", &skipped()).unwrap_err();
         assert!(error.starts_with("failed to parse image name \"Upper/Case:x\" into a tag: "), "{error}");
-        assert!(wanted("", &skipped()).is_err());
+        let bad = [
+            "",
+            ":",
+            "a:",
+            "a:b c",
+            "a@sha256:12",
+            "a/",
+            "gcr.io/",
+            "gcr.io/A",
+            "gcr.io/a:b:c",
+            "x y.io/a",
+            "a?b.io/c",
+        ];
+        for image in bad {
+            assert!(wanted(image, &skipped()).is_err(), "{image:?}");
+        }
     }
 
     #[test]
