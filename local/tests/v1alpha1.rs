@@ -115,6 +115,17 @@ async fn tell(kubectl: &mut Kubectl) {
     kubectl.run(&["patch", NEW, "helloworld-go", "--type=merge", "-p", split]).await;
     kubectl.field(OLD, "helloworld-go", "{.spec.traffic}").await;
 
+    // Applied by the server.
+    let applied = kubectl.folder.path().join("applied.yaml");
+    let server_side = ["apply", "--server-side", "-f", &applied.display().to_string()];
+    for target in ["Sample v1", "Sample v1", "Sample v2"] {
+        fs::write(&applied, HELLO.replace("helloworld-go", "applied").replace("Sample v1", target)).unwrap();
+        assert!(kubectl.run(&server_side).await.contains("serverside-applied"), "{}", kubectl.story);
+    }
+    kubectl.field(OLD, "applied", "{.spec}").await;
+    kubectl.field(NEW, "applied", "{.spec}").await;
+    kubectl.field(NEW, "applied", "{.metadata.generation}").await;
+
     // Slips.
     for (from, to) in [
         ("concurrencyModel: Single", "concurrencyModel: Some"),
