@@ -13,6 +13,8 @@ use serde_json::Value;
 pub const CONDITIONS: ConditionSet = ConditionSet { dependents: &[] };
 /// Another certificate is on its way while this one is still good.
 pub const RENEWING: &str = "Renewing";
+/// The condition of those who wait for certificates.
+pub const PROVISIONED: &str = "CertificateProvisioned";
 /// Reasons of cert-manager for what will be well by itself.
 const ON_ITS_WAY: [&str; 3] = ["InProgress", "Pending", "TemporaryCertificate"];
 
@@ -100,6 +102,41 @@ pub fn standing(certificate: &Certificate) -> Standing {
         Some(ready) if ready.is_false() => Standing::Failed,
         _ => Standing::Awaited,
     }
+}
+
+/// What the worst of their certificates means for those whose hosts they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It is served.
+    Ready,
+    /// Plain HTTP is served until it is there.
+    Downgraded,
+    /// It is waited for.
+    Awaited,
+    /// There will be none.
+    Failed,
+}
+
+impl Verdict {
+    /// Says so of the certificate of this name; what is said while it is waited for, and where there will be none, is
+    /// theirs.
+    pub fn mark(self, editor: &mut Editor<'_>, name: &str, awaited: &str, failed: &str) {
+        match self {
+            Self::Ready => editor.mark_true(PROVISIONED),
+            Self::Downgraded => {
+                let message = format!("Certificate {name} is not ready downgrade HTTP.");
+                editor.mark_true_with_reason(PROVISIONED, "HTTPDowngrade", &message)
+            }
+            Self::Awaited => editor.mark_unknown(PROVISIONED, "CertificateNotReady", awaited),
+            Self::Failed => editor.mark_false(PROVISIONED, "CertificateProvisionFailed", failed),
+        };
+    }
+}
+
+/// A Certificate of the name that they want is somebody else's.
+pub fn not_ours(editor: &mut Editor<'_>, name: &str) {
+    let message = format!("There is an existing certificate {name} that we don't own.");
+    editor.mark_false(PROVISIONED, "CertificateNotOwned", &message);
 }
 
 /// The reason of its Ready condition, and its name: for the messages of those who wait.

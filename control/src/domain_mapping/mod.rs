@@ -22,7 +22,7 @@ use crate::{
     certificate::{
         self,
         desired::is_switched_off,
-        status::{Standing, standing},
+        status::{Standing, Verdict, standing},
     },
     context::{Context, ReconcileError},
     engine::{
@@ -30,7 +30,7 @@ use crate::{
         status::{begin, finish},
         world::{Key, is_controlled_by},
     },
-    route::tls::{self, Tls, Verdict},
+    route::tls::{self, Tls},
     settings::Settings,
 };
 

@@ -8,16 +8,15 @@ use api::{
 use jiff::Timestamp;
 
 use super::Unresolved;
-use crate::route::tls::Verdict;
+use crate::certificate::status::{PROVISIONED, Verdict, not_ours};
 
 const DOMAIN_CLAIMED: &str = "DomainClaimed";
 const REFERENCE_RESOLVED: &str = "ReferenceResolved";
 const INGRESS_READY: &str = "IngressReady";
-const CERTIFICATE_PROVISIONED: &str = "CertificateProvisioned";
 
 /// The conditions of a DomainMapping.
 pub const CONDITIONS: ConditionSet =
-    ConditionSet { dependents: &[DOMAIN_CLAIMED, REFERENCE_RESOLVED, INGRESS_READY, CERTIFICATE_PROVISIONED] };
+    ConditionSet { dependents: &[DOMAIN_CLAIMED, REFERENCE_RESOLVED, INGRESS_READY, PROVISIONED] };
 
 /// The Ingress does not yet say anything of this generation.
 pub fn ingress_not_configured(status: &mut DomainMappingStatus, now: Timestamp) {
@@ -42,33 +41,19 @@ pub fn certificate_given(status: &mut DomainMappingStatus, given: bool, now: Tim
     } else {
         ("TLSNotEnabled", "external-domain-tls is not enabled")
     };
-    edit(status, now).mark_true_with_reason(CERTIFICATE_PROVISIONED, reason, message);
+    edit(status, now).mark_true_with_reason(PROVISIONED, reason, message);
 }
 
 /// How the certificate of this name is that is got for the host.
 pub fn certificate(status: &mut DomainMappingStatus, verdict: Verdict, name: &str, now: Timestamp) {
-    let mut editor = edit(status, now);
-    match verdict {
-        Verdict::Ready => editor.mark_true(CERTIFICATE_PROVISIONED),
-        Verdict::Downgraded => {
-            let message = format!("Certificate {name} is not ready downgrade HTTP.");
-            editor.mark_true_with_reason(CERTIFICATE_PROVISIONED, "HTTPDowngrade", &message)
-        }
-        Verdict::Awaited => {
-            let message = format!("Certificate {name} is not ready.");
-            editor.mark_unknown(CERTIFICATE_PROVISIONED, "CertificateNotReady", &message)
-        }
-        Verdict::Failed => {
-            let message = format!("Certificate {name} failed to be provisioned.");
-            editor.mark_false(CERTIFICATE_PROVISIONED, "CertificateProvisionFailed", &message)
-        }
-    };
+    let awaited = format!("Certificate {name} is not ready.");
+    let failed = format!("Certificate {name} failed to be provisioned.");
+    verdict.mark(&mut edit(status, now), name, &awaited, &failed);
 }
 
 /// A Certificate of our name is somebody else's.
 pub fn certificate_not_owned(status: &mut DomainMappingStatus, name: &str, now: Timestamp) {
-    let message = format!("There is an existing certificate {name} that we don't own.");
-    edit(status, now).mark_false(CERTIFICATE_PROVISIONED, "CertificateNotOwned", &message);
+    not_ours(&mut edit(status, now), name);
 }
 
 /// It leads somewhere.

@@ -7,16 +7,15 @@ use api::{
 };
 use jiff::Timestamp;
 
-use super::{domains::InvalidDomain, tls::Verdict, traffic::BadTarget};
+use super::{domains::InvalidDomain, traffic::BadTarget};
+use crate::certificate::status::{PROVISIONED, Verdict, not_ours};
 
 const ALL_TRAFFIC_ASSIGNED: &str = "AllTrafficAssigned";
 /// The Ingress serves this generation.
 pub const INGRESS_READY: &str = "IngressReady";
-const CERTIFICATE_PROVISIONED: &str = "CertificateProvisioned";
 
 /// The conditions of a Route.
-pub const CONDITIONS: ConditionSet =
-    ConditionSet { dependents: &[ALL_TRAFFIC_ASSIGNED, INGRESS_READY, CERTIFICATE_PROVISIONED] };
+pub const CONDITIONS: ConditionSet = ConditionSet { dependents: &[ALL_TRAFFIC_ASSIGNED, INGRESS_READY, PROVISIONED] };
 
 /// The Ingress does not yet say anything of this generation.
 pub fn ingress_not_configured(status: &mut RouteStatus, now: Timestamp) {
@@ -89,33 +88,19 @@ pub fn traffic_assigned(status: &mut RouteStatus, traffic: Vec<TrafficTarget>, n
 
 /// No certificates are asked for.
 pub fn tls_not_enabled(status: &mut RouteStatus, message: &str, now: Timestamp) {
-    edit(status, now).mark_true_with_reason(CERTIFICATE_PROVISIONED, "TLSNotEnabled", message);
+    edit(status, now).mark_true_with_reason(PROVISIONED, "TLSNotEnabled", message);
 }
 
 /// How the Route is by its worst certificate, which has this name and says this reason.
 pub fn certificate(status: &mut RouteStatus, verdict: Verdict, name: &str, reason: &str, now: Timestamp) {
-    let mut editor = edit(status, now);
-    match verdict {
-        Verdict::Ready => editor.mark_true(CERTIFICATE_PROVISIONED),
-        Verdict::Downgraded => {
-            let message = format!("Certificate {name} is not ready downgrade HTTP.");
-            editor.mark_true_with_reason(CERTIFICATE_PROVISIONED, "HTTPDowngrade", &message)
-        }
-        Verdict::Awaited => {
-            let message = format!("Certificate {name} is not ready: {reason}");
-            editor.mark_unknown(CERTIFICATE_PROVISIONED, "CertificateNotReady", &message)
-        }
-        Verdict::Failed => {
-            let message = format!("Certificate {name} fails to be provisioned: {reason}");
-            editor.mark_false(CERTIFICATE_PROVISIONED, "CertificateProvisionFailed", &message)
-        }
-    };
+    let awaited = format!("Certificate {name} is not ready: {reason}");
+    let failed = format!("Certificate {name} fails to be provisioned: {reason}");
+    verdict.mark(&mut edit(status, now), name, &awaited, &failed);
 }
 
 /// A Certificate of our name is somebody else's.
 pub fn certificate_not_owned(status: &mut RouteStatus, name: &str, now: Timestamp) {
-    let message = format!("There is an existing certificate {name} that we don't own.");
-    edit(status, now).mark_false(CERTIFICATE_PROVISIONED, "CertificateNotOwned", &message);
+    not_ours(&mut edit(status, now), name);
 }
 
 /// Traffic is on its way to the latest Revision.

@@ -22,7 +22,7 @@ use crate::{
     certificate::{
         self,
         desired::{Wish, covers, is_switched_off, route_certificate_name},
-        status::{RENEWING, Standing, standing, told},
+        status::{RENEWING, Standing, Verdict, standing, told},
     },
     context::{Context, ReconcileError},
     engine::world::wildcard_index,
@@ -88,19 +88,6 @@ pub(super) async fn reconcile(
     }
     tls.challenges.sort_by(|a, b| a.url.cmp(&b.url));
     Ok(tls)
-}
-
-/// How a Route is by its worst certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
-    /// It is served.
-    Ready,
-    /// Plain HTTP is served until it is there.
-    Downgraded,
-    /// It is waited for.
-    Awaited,
-    /// There will be none.
-    Failed,
 }
 
 async fn own(
