@@ -34,8 +34,13 @@ async fn a_service_goes_from_zero_to_one_to_many_to_zero_and_wakes_again() {
     let (answers, pods) = tokio::join!(many, up.wait_pods("hello", |n| n >= 3));
     assert!(answers.iter().all(|a| a == "Hello World!") && pods >= 3);
 
-    // Nobody calls: it sleeps. The next request wakes it.
+    // Nobody calls: it sleeps, and that is told. The next request wakes it.
     up.wait_pods("hello", |n| n == 0).await;
+    let until = Instant::now() + support::PATIENCE;
+    while !up.log().contains("sleeps") {
+        assert!(Instant::now() < until, "{}", up.log());
+        sleep(Duration::from_millis(20)).await;
+    }
     assert!(up.kubectl(&["get", "ksvc", "hello"]).await.contains("True"), "asleep and ready are no contradiction");
     assert_eq!(up.ok(host, "/").await, "Hello World!");
     assert!(up.pods("serving.knative.dev/service=hello").await >= 1);
