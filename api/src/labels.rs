@@ -132,6 +132,8 @@ pub mod networking {
     pub const DORMOUSE_INGRESS_CLASS: &str = "dormouse.ingress.networking.knative.dev";
     /// Annotation: which layer fulfils a Certificate.
     pub const CERTIFICATE_CLASS: &str = "networking.knative.dev/certificate.class";
+    /// [`CERTIFICATE_CLASS`] in its other spelling.
+    pub const CERTIFICATE_CLASS_OLD: &str = "networking.knative.dev/certificate-class";
     /// The class that cert-manager fulfils.
     pub const CERT_MANAGER_CLASS: &str = "cert-manager.certificate.networking.knative.dev";
     /// Label on a Certificate: for which of the three TLS settings it is.

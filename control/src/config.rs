@@ -90,7 +90,8 @@ impl Config {
     }
 
     /// For the stand-alone binary: kubeconfig or service account; `SYSTEM_NAMESPACE`, `CLUSTER_DOMAIN`,
-    /// `POD_NAME` (then it stands for the lease), `QUEUE_SIDECAR_IMAGE`, `DORMOUSE_GATEWAY` (`endpoints`, or comma separated addresses), `DORMOUSE_WORKERS`.
+    /// `POD_NAME` (then it stands for the lease), `QUEUE_SIDECAR_IMAGE`, `DORMOUSE_GATEWAY` (`endpoints`, or comma
+    /// separated addresses), `DORMOUSE_WORKERS`.
     pub async fn from_env() -> Result<Self, ConfigError> {
         let client = Client::try_from(kube::Config::infer().await?)?;
         let mut config = Self::new(client);

@@ -214,11 +214,8 @@ impl<F: Fn(&str) -> Option<String>> Env<F> {
 
     fn bool(&self, name: &'static str) -> Result<Option<bool>, ConfigError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        match text.as_str() {
-            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(Some(true)),
-            "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(Some(false)),
-            _ => Err(wrong(name, &text, "not a boolean (true or false)")),
-        }
+        let value = api::settings::parse_bool(&text);
+        value.map(Some).ok_or_else(|| wrong(name, &text, "not a boolean (true or false)"))
     }
 
     fn parsed<T>(&self, name: &'static str, parse: impl Fn(&str) -> Result<T, ProbeError>) -> Result<T, ConfigError> {

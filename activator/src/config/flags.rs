@@ -114,7 +114,7 @@ impl Flags {
 
 /// Go's `strconv.ParseBool`.
 fn is_boolean(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE" | "False")
+    api::settings::parse_bool(text).is_some()
 }
 
 #[cfg(test)]

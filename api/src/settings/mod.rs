@@ -47,6 +47,15 @@ pub struct InvalidSetting {
     pub problem: String,
 }
 
+/// A truth value in one of the spellings of Go's `strconv.ParseBool`.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// Reads the keys of one ConfigMap.
 struct Reader<'a> {
     config_map: &'static str,
@@ -77,14 +86,9 @@ impl Reader<'_> {
         if value.is_finite() { Ok(value) } else { Err(self.problem(key, "want a finite number")) }
     }
 
-    /// Go's `strconv.ParseBool` spellings.
     fn boolean(&self, key: &str, default: bool) -> Result<bool, InvalidSetting> {
-        match self.text(key) {
-            None => Ok(default),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-            Some(_) => Err(self.problem(key, "want true or false")),
-        }
+        let Some(text) = self.text(key) else { return Ok(default) };
+        parse_bool(text).ok_or_else(|| self.problem(key, "want true or false"))
     }
 
     fn duration(&self, key: &str, default: Duration) -> Result<Duration, InvalidSetting> {

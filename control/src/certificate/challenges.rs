@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::desired::checksum;
+use super::{desired::checksum, failed};
 use crate::{context::ReconcileError, engine::world::controller_of};
 
 /// Label of a solver's Service: its host, summed.
@@ -24,10 +24,7 @@ pub async fn find(
     certificate: &Certificate,
     theirs: &Value,
 ) -> Result<Vec<Http01Challenge>, ReconcileError> {
-    let failed = |verb: &'static str| {
-        let name = certificate.name_any();
-        move |source| ReconcileError::CertManager { verb, name, source: Box::new(source) }
-    };
+    let failed = |verb| failed(verb, certificate);
     let issuers = ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "ClusterIssuer"));
     let issuers: Api<DynamicObject> = Api::all_with(client.clone(), &issuers);
     let issuer = theirs["spec"]["issuerRef"]["name"].as_str().unwrap_or_default();

@@ -4,7 +4,7 @@
 use api::{
     labels::networking,
     networking::{Certificate, CertificateSpec},
-    settings::CertManager,
+    settings::{CertManager, parse_bool},
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource, ResourceExt};
@@ -18,7 +18,6 @@ const LONGEST: usize = 63;
 const SHORT: &str = "k.";
 /// Name of the Certificate of the sidecars in a namespace, and of its Secret.
 pub const SIDECARS: &str = "serving-certs";
-const CERTIFICATE_CLASS_OLD: &str = "networking.knative.dev/certificate-class";
 
 /// One Certificate.
 #[derive(Debug, Clone, Copy)]
@@ -40,9 +39,9 @@ pub struct Wish<'a> {
 /// The Certificate of an owner.
 pub fn certificate<O: Resource<DynamicType = ()>>(owner: &O, wish: Wish<'_>) -> Certificate {
     let mut annotations =
-        owner::without(owner.annotations(), |key| owner::is_its_own(key) || key == CERTIFICATE_CLASS_OLD);
+        owner::without(owner.annotations(), |key| owner::is_its_own(key) || key == networking::CERTIFICATE_CLASS_OLD);
     annotations.entry(networking::CERTIFICATE_CLASS.to_owned()).or_insert_with(|| {
-        owner.annotations().get(CERTIFICATE_CLASS_OLD).map_or_else(|| wish.class.to_owned(), Clone::clone)
+        owner.annotations().get(networking::CERTIFICATE_CLASS_OLD).map_or_else(|| wish.class.to_owned(), Clone::clone)
     });
     let labels = owner::Map::from([
         (wish.owner_label.to_owned(), owner.name_any()),
@@ -94,7 +93,7 @@ pub fn checksum(text: &str) -> u32 {
 /// Whether the owner wants no certificates for its hosts.
 pub fn is_switched_off(annotations: &owner::Map) -> bool {
     let found = networking::NO_EXTERNAL_DOMAIN_TLS.iter().find_map(|key| annotations.get(*key));
-    found.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+    found.and_then(|value| parse_bool(value)) == Some(true)
 }
 
 /// Whether a certificate for whole domains is good for these hosts too.

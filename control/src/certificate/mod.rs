@@ -110,6 +110,12 @@ async fn fulfil(
     Ok(())
 }
 
+/// Why cert-manager's objects cannot be read or written for a Certificate.
+fn failed(verb: &'static str, certificate: &Certificate) -> impl FnOnce(kube::Error) -> ReconcileError + use<> {
+    let name = certificate.name_any();
+    move |source| ReconcileError::CertManager { verb, name, source: Box::new(source) }
+}
+
 /// cert-manager's Certificate as it is in the API now; none where one of that name is somebody else's.
 async fn ensure_theirs(
     context: &Context,
@@ -119,10 +125,7 @@ async fn ensure_theirs(
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate"));
     let namespace = certificate.namespace().unwrap_or_default();
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &kind);
-    let failed = |verb: &'static str| {
-        let name = certificate.name_any();
-        move |source| ReconcileError::CertManager { verb, name, source: Box::new(source) }
-    };
+    let failed = |verb| failed(verb, certificate);
     let existing = api.get_opt(&certificate.name_any()).await.map_err(failed("get"))?;
     let Some(existing) = existing else {
         let object = serde_json::from_value(want).map_err(kube::Error::SerdeError).map_err(failed("create"))?;

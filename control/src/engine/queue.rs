@@ -27,6 +27,18 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// Looks again after this time, if it is sooner.
+    #[must_use]
+    pub fn or_after(self, again: Option<Duration>) -> Self {
+        match (self, again) {
+            (Self::Settled, Some(again)) => Self::Again(again),
+            (Self::Again(one), Some(other)) => Self::Again(one.min(other)),
+            (outcome, _) => outcome,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Queue<K> {

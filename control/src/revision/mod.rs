@@ -58,16 +58,7 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, Reconcil
     finish(&mut status, before, revision.metadata.generation);
     // Metadata may have moved on (routing state) while we wrote; a conflict brings us back with the newest.
     let written = context.write_status(key, revision.as_ref(), status).await?;
-    result.map(|again| sooner(written, again))
-}
-
-/// Looks again when the earlier of two wants it.
-fn sooner(outcome: Outcome, again: Option<Duration>) -> Outcome {
-    match (outcome, again) {
-        (Outcome::Settled, Some(again)) => Outcome::Again(again),
-        (Outcome::Again(one), Some(other)) => Outcome::Again(one.min(other)),
-        (outcome, _) => outcome,
-    }
+    Ok(written.or_after(result?))
 }
 
 async fn reconcile_children(

@@ -28,7 +28,6 @@ use crate::{engine::world::ACTIVATOR_SERVICE, owner, settings::Settings};
 
 const TAG_TO_HOST: &str = "networking.internal.knative.dev/tag-to-host";
 const INGRESS_CLASS_OLD: &str = "networking.knative.dev/ingress-class";
-const CERTIFICATE_CLASS_OLD: &str = "networking.knative.dev/certificate-class";
 const HTTP_PROTOCOL: [&str; 2] = ["networking.knative.dev/http-protocol", "networking.knative.dev/httpProtocol"];
 
 /// The Ingress of resolved traffic; `cluster_local` says of each tag whether only the cluster may reach it.
@@ -81,7 +80,7 @@ pub fn ingress_name(route: &Route) -> String {
 
 /// Annotations of an Ingress whose owner has these: the class is told, by the owner or by the settings.
 pub fn ingress_annotations(of_owner: &owner::Map, settings: &Settings) -> owner::Map {
-    let left_out = [INGRESS_CLASS_OLD, CERTIFICATE_CLASS_OLD];
+    let left_out = [INGRESS_CLASS_OLD, networking::CERTIFICATE_CLASS_OLD];
     let mut annotations = owner::without(of_owner, |key| owner::is_its_own(key) || left_out.contains(&key));
     annotations
         .entry(networking::INGRESS_CLASS.to_owned())

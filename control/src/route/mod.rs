@@ -59,11 +59,7 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Outcome, Reconcil
     let before = route.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     finish(&mut status, before, route.metadata.generation);
     let written = context.write_status(key, route.as_ref(), status).await?;
-    Ok(match (written, result?) {
-        (Outcome::Again(status), Some(step)) => Outcome::Again(status.min(step)),
-        (Outcome::Settled, Some(step)) => Outcome::Again(step),
-        (written, _) => written,
-    })
+    Ok(written.or_after(result?))
 }
 
 struct InNamespace<'a> {

@@ -61,8 +61,11 @@ pub(super) async fn reconcile(
     }
     // Hosts were checked when the Ingress was made of them.
     let wanted = wanted(route, external, cluster_local, settings).unwrap_or_default();
-    if external && !network.cluster_local_domain_tls && wanted.is_empty() {
-        status::tls_not_enabled(status, "TLS is not enabled for cluster-local", now);
+    if wanted.is_empty() {
+        if external && !network.cluster_local_domain_tls {
+            status::tls_not_enabled(status, "TLS is not enabled for cluster-local", now);
+        }
+        return Ok(Tls::default());
     }
     let (mut tls, mut worst) = (Tls::default(), None);
     let domain = settings.domain.lookup(route.labels());
@@ -83,9 +86,7 @@ pub(super) async fn reconcile(
     if let Some((verdict, (name, reason))) = worst {
         status::certificate(status, verdict, &name, &reason, now);
     }
-    if !wanted.is_empty() {
-        delete_orphans(context, route, &wanted).await?;
-    }
+    delete_orphans(context, route, &wanted).await?;
     tls.challenges.sort_by(|a, b| a.url.cmp(&b.url));
     Ok(tls)
 }

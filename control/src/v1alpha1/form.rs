@@ -71,6 +71,11 @@ impl Form {
         form
     }
 
+    /// Whether a Service with these containers is the user's to look after.
+    pub(super) fn is_manual<C>(self, containers: &[C]) -> bool {
+        containers.is_empty() && self.mode == Some(Mode::Manual)
+    }
+
     fn words(self) -> Vec<&'static str> {
         let spellings = [
             (self.revision_template, "revisionTemplate"),

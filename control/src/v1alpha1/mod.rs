@@ -61,11 +61,10 @@ pub fn convert(object: Value, to: &str) -> Result<Value, Error> {
 /// Whether a Service leaves its Configuration and its Route to the user: written as `manual`, it has no template.
 pub fn is_manual(service: &Service) -> bool {
     let note = service.annotations().get(FORM).map(String::as_str).unwrap_or_default();
-    service.spec.template.spec.pod.containers.is_empty() && Form::read(note).mode == Some(Mode::Manual)
+    Form::read(note).is_manual(&service.spec.template.spec.pod.containers)
 }
 
 /// The same of a Service (in v1) that is not read yet.
 pub fn is_manual_object(service: &Value) -> bool {
-    let containers = list(get(service, &["spec", "template", "spec"]), "containers");
-    containers.is_empty() && Form::of(service).mode == Some(Mode::Manual)
+    Form::of(service).is_manual(list(get(service, &["spec", "template", "spec"]), "containers"))
 }
