@@ -37,6 +37,7 @@ pub(crate) const PLAN: Plan = Plan {
         Step::InFlight,
         Step::Idle,
         Step::WebSocket,
+        Step::Stay,
     ],
     passes: &[("limit_", "limit"), ("full_", "limit, Server-Timing, metrics")],
     title: "activator and its peers: one core each, 64 connections, 12-byte answers (shorter is better)",

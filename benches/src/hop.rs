@@ -65,6 +65,8 @@ pub(crate) enum Step {
     Idle,
     /// Memory of WebSockets.
     WebSocket,
+    /// Only if named: no measuring, but the subjects stay up until the bench is interrupted, for a profiler.
+    Stay,
 }
 
 /// Everything the steps share.
@@ -108,7 +110,8 @@ pub(crate) fn run(plan: &Plan, quick: bool, only: &[String], steps: &[Step]) -> 
     }
     let wanted = |step| {
         let needs_quota = matches!(step, Step::Quota | Step::Scaling);
-        plan.steps.contains(&step) && (steps.is_empty() || steps.contains(&step)) && (!needs_quota || quota.is_ok())
+        let asked = steps.contains(&step) || (steps.is_empty() && step != Step::Stay);
+        plan.steps.contains(&step) && asked && (!needs_quota || quota.is_ok())
     };
     let sidecar = if wanted(Step::Path) {
         Some(Peer::built(Kind::Sidecar, &system::build_shipped("queue-proxy", "queue-proxy")?))
@@ -184,6 +187,12 @@ impl Bench {
         }
         if wanted(Step::WebSocket) {
             self.each(entries, Step::WebSocket, async |entry| self.websockets(entry).await).await?;
+        }
+        if wanted(Step::Stay) {
+            for running in entries.iter().filter_map(|entry| entry.running.as_ref()) {
+                eprintln!("pid {} listens on {}", running.pid(), running.target.address);
+            }
+            std::future::pending::<()>().await;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub(crate) const PLAN: Plan = Plan {
         ],
         peers: &["upstream"],
     },
-    steps: &[Step::Load, Step::Bodies, Step::H2, Step::Quota, Step::InFlight, Step::Idle, Step::WebSocket],
+    steps: &[Step::Load, Step::Bodies, Step::H2, Step::Quota, Step::InFlight, Step::Idle, Step::WebSocket, Step::Stay],
     passes: &[("full_", "limit, metrics"), ("log_", "limit, metrics, log")],
     title: "queue-proxy and its peers: one core each, 64 connections, 12-byte answers (shorter is better)",
 };

@@ -41,6 +41,9 @@ pub struct ServerConfig {
     pub hop: &'static str,
     /// Header names on HTTP/1 as `X-Lower` rather than `x-lower`.
     pub title_case_headers: bool,
+    /// HTTP/1 requests may keep their headers as lines, for services that look at them by [`crate::headers::request`]
+    /// and forward them by a [`crate::Pool`].
+    pub keep_lines: bool,
     /// h2 streams at once per connection.
     pub h2_max_concurrent_streams: u32,
     /// h2 receive window of a stream, and of a connection.
@@ -58,6 +61,7 @@ impl Default for ServerConfig {
             max_header_bytes: (1 << 20) + 4096,
             hop: "proxy",
             title_case_headers: true,
+            keep_lines: false,
             h2_max_concurrent_streams: 250,
             h2_window: 1 << 20,
             h2_max_frame: 1 << 20,

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use crate::BoxError;
 use crate::h1::Lines;
 use crate::h1::client::Connection;
+use crate::h1::fields::Fields;
 use crate::h1::origin::Origin;
 use crate::pool::Lease;
 
@@ -26,6 +27,8 @@ pub struct Body {
     origin: Option<Origin>,
     /// Header lines of the answer that nobody has looked at.
     lines: Option<Lines>,
+    /// Headers of the request that are not in its map.
+    fields: Option<Box<Fields>>,
 }
 
 enum Kind {
@@ -48,7 +51,7 @@ impl Body {
     }
 
     const fn of(kind: Kind) -> Self {
-        Self { kind, origin: None, lines: None }
+        Self { kind, origin: None, lines: None, fields: None }
     }
 
     /// A body of known bytes.
@@ -78,8 +81,23 @@ impl Body {
     }
 
     /// The body of a request that came by this connection.
-    pub(crate) fn from_origin(origin: Origin, empty: bool) -> Self {
-        Self { kind: if empty { Kind::Empty } else { Kind::Request }, origin: Some(origin), lines: None }
+    pub(crate) fn from_origin(origin: Origin, empty: bool, fields: Option<Box<Fields>>) -> Self {
+        Self { kind: if empty { Kind::Empty } else { Kind::Request }, origin: Some(origin), lines: None, fields }
+    }
+
+    /// The headers that came with it as lines.
+    pub(crate) fn fields(&self) -> Option<&Fields> {
+        self.fields.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn fields_mut(&mut self) -> Option<&mut Fields> {
+        self.fields.as_deref_mut()
+    }
+
+    /// The same, to be kept elsewhere.
+    pub(crate) fn take_fields(&mut self) -> Option<Box<Fields>> {
+        self.fields.take()
     }
 
     /// The connection that the request came by, if it is HTTP/1.
@@ -112,7 +130,7 @@ impl Body {
         } else {
             Kind::Answer(connection, lease)
         };
-        Self { kind, origin: None, lines }
+        Self { kind, origin: None, lines, fields: None }
     }
 
     pub(crate) fn switched(connection: Box<Connection>) -> Self {

@@ -11,7 +11,7 @@ use crate::body::Body;
 use crate::errors::Fault;
 use crate::h1::RawQuery;
 use crate::h1::origin::Origin;
-use crate::headers::{self, Present};
+use crate::headers::{self, Headers, Present, X_FORWARDED_FOR};
 use crate::upgrade::Tunnel;
 
 /// What a hop does to a request beyond the rules of HTTP.
@@ -33,7 +33,10 @@ pub struct Pending {
 }
 
 /// Refuses a Host that two parsers could read differently; a hop that changes a request first must check it before.
-pub fn check<B>(request: &Request<B>) -> Result<(), Fault> {
+pub fn check(request: &Request<Body>) -> Result<(), Fault> {
+    if request.body().fields().is_some() {
+        return Ok(()); // Only heads with one good Host stay lines.
+    }
     headers::check(request.version(), request.headers(), request.uri().authority().is_some())
 }
 
@@ -51,7 +54,7 @@ pub fn prepare(request: &mut Request<Body>, present: Present, options: &Options<
 }
 
 /// The part of [`prepare`] that needs no connection.
-fn rewrite<B>(request: &mut Request<B>, present: Present, options: &Options<'_>) -> Result<(), Fault> {
+fn rewrite(request: &mut Request<Body>, present: Present, options: &Options<'_>) -> Result<(), Fault> {
     if !request.extensions().is_empty() {
         let raw_query = request.extensions_mut().remove::<RawQuery>();
         request.extensions_mut().clear();
@@ -59,16 +62,19 @@ fn rewrite<B>(request: &mut Request<B>, present: Present, options: &Options<'_>)
             request.extensions_mut().insert(raw_query);
         }
     }
-    let headers = request.headers_mut();
-    headers::remove_hop_by_hop(headers, present);
+    // What concerns one hop is not written of headers that stayed lines.
+    if request.body().fields().is_none() {
+        headers::remove_hop_by_hop(request.headers_mut(), present);
+    }
     for (_, name) in options.remove.iter().filter(|(known, _)| present.any(*known)) {
-        headers.remove(name);
+        headers::remove(request, name);
     }
     if let Some(peer) = options.forwarded_for {
-        headers::append_forwarded_for(headers, present, peer);
+        let value = headers::forwarded_for(Headers::of(request), present, peer);
+        headers::insert(request, X_FORWARDED_FOR, value);
     }
     if present.any(Present::EMPTY_USER_AGENT) {
-        headers.remove(USER_AGENT);
+        headers::remove(request, &USER_AGENT);
     }
     if request.version() != Version::HTTP_2 {
         *request.version_mut() = Version::HTTP_11;
@@ -76,7 +82,7 @@ fn rewrite<B>(request: &mut Request<B>, present: Present, options: &Options<'_>)
             to_origin_form(request)?;
         }
         if !present.any(Present::HOST) && !request.headers().contains_key(HOST) {
-            request.headers_mut().insert(HOST, options.default_host.clone());
+            headers::insert(request, HOST, options.default_host.clone());
         }
     }
     encode_path(request.uri_mut())
@@ -108,7 +114,7 @@ fn encode_path(uri: &mut Uri) -> Result<(), Fault> {
 }
 
 /// Makes a request name another host: Host on HTTP/1, `:authority` on h2. Junk is refused.
-pub fn set_host<B>(request: &mut Request<B>, host: HeaderValue) -> Result<(), Fault> {
+pub fn set_host(request: &mut Request<Body>, host: HeaderValue) -> Result<(), Fault> {
     let malformed = Fault::BadRequest("malformed host");
     if !headers::is_host(host.as_bytes()) {
         return Err(malformed);
@@ -118,7 +124,7 @@ pub fn set_host<B>(request: &mut Request<B>, host: HeaderValue) -> Result<(), Fa
         if request.uri().authority().is_some() && request.method() != Method::CONNECT {
             to_origin_form(request)?;
         }
-        request.headers_mut().insert(HOST, host);
+        headers::insert(request, HOST, host);
         return Ok(());
     }
     request.headers_mut().remove(HOST);
@@ -161,7 +167,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     fn rewritten(request: request::Builder) -> Result<request::Parts, Fault> {
-        let mut request = request.body(()).unwrap();
+        let mut request = request.body(Body::empty()).unwrap();
         let peer = Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1234)));
         let options = Options {
             forwarded_for: Some(&peer.forwarded_for),
@@ -211,10 +217,10 @@ mod tests {
     #[test]
     fn host_can_be_restored_on_both_protocols() {
         let host = HeaderValue::from_static("original.example");
-        let mut h1 = Request::builder().uri("/x").header(HOST, "pod").body(()).unwrap();
+        let mut h1 = Request::builder().uri("/x").header(HOST, "pod").body(Body::empty()).unwrap();
         set_host(&mut h1, host.clone()).unwrap();
         assert_eq!(h1.headers()[HOST], host);
-        let mut h2 = Request::builder().version(Version::HTTP_2).uri("http://pod/x?y").body(()).unwrap();
+        let mut h2 = Request::builder().version(Version::HTTP_2).uri("http://pod/x?y").body(Body::empty()).unwrap();
         set_host(&mut h2, host).unwrap();
         assert_eq!(h2.uri().to_string(), "http://original.example/x?y");
         assert!(set_host(&mut h2, HeaderValue::from_static("a b")).is_err());

@@ -1,4 +1,4 @@
-//! Header rules of an HTTP hop, as pure functions over header maps.
+//! Header rules of an HTTP hop, as pure functions over header maps; [`request`] is for headers that are no map.
 //!
 //! Sources: RFC 9110 §7.6.1 (hop-by-hop), RFC 9112 §3.2 and §6.3 (Host, message length), upstream's Go
 //! `httputil.ReverseProxy` for what exactly is removed and put back.
@@ -10,10 +10,12 @@ use http::header::{
 use http::{HeaderMap, Version};
 
 mod present;
+pub mod request;
 
 use crate::errors::Fault;
 
 pub use present::Present;
+pub use request::{Headers, as_map, insert, remove};
 
 /// `X-Forwarded-For`.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -135,22 +137,19 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Appends the peer to `X-Forwarded-For`, joining earlier lines into one.
-pub fn append_forwarded_for(headers: &mut HeaderMap, present: Present, peer: &HeaderValue) {
+/// `X-Forwarded-For` with the peer appended, earlier lines joined into one.
+pub fn forwarded_for(headers: Headers<'_>, present: Present, peer: &HeaderValue) -> HeaderValue {
     if !present.any(Present::X_FORWARDED_FOR) {
-        headers.insert(X_FORWARDED_FOR, peer.clone());
-        return;
+        return peer.clone();
     }
-    let earlier = headers.get_all(X_FORWARDED_FOR);
     let mut joined: Vec<u8> = Vec::new();
-    for value in earlier {
-        joined.extend_from_slice(value.as_bytes());
+    for value in headers.all(&X_FORWARDED_FOR) {
+        joined.extend_from_slice(value);
         joined.extend_from_slice(b", ");
     }
     joined.extend_from_slice(peer.as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(X_FORWARDED_FOR, value);
-    }
+    // Of values a value; so this always is one.
+    HeaderValue::from_bytes(&joined).unwrap_or_else(|_| peer.clone())
 }
 
 /// Percent-encodes what may not stand in a path and what strict servers would refuse; `None` if nothing is to do.
@@ -255,10 +254,8 @@ mod tests {
                 "1.1.1.1, 2.2.2.2, ::1, 10.0.0.9",
             ),
         ] {
-            let mut headers = map(before);
-            let present = Present::of(&headers);
-            append_forwarded_for(&mut headers, present, &peer);
-            assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), [after]);
+            let headers = map(before);
+            assert_eq!(forwarded_for((&headers).into(), Present::of(&headers), &peer), after);
         }
     }
 

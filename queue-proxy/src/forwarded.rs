@@ -1,27 +1,24 @@
 //! The `Forwarded` header, built from `X-Forwarded-*` when nobody sent one. Upstream's form, quirks included: apps
 //! parse it.
 
-use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName, HeaderValue};
-use proxy::headers::{Present, X_FORWARDED_FOR};
+use proxy::headers::{Headers, Present, X_FORWARDED_FOR};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Adds `Forwarded` if it is absent or empty and there is something to say. Must run before the own peer is appended.
-pub fn add(headers: &mut HeaderMap, present: Present) {
+/// `Forwarded`, if it is absent or empty and there is something to say. Must be asked before the own peer is appended.
+pub fn of(headers: Headers<'_>, present: Present) -> Option<HeaderValue> {
     const SOURCES: Present = Present::X_FORWARDED_FOR.and(Present::X_FORWARDED_HOST).and(Present::X_FORWARDED_PROTO);
-    if !present.any(SOURCES) || headers.get(FORWARDED).is_some_and(|value| !value.is_empty()) {
-        return;
+    if !present.any(SOURCES) || headers.get(&FORWARDED).is_some_and(|value| !value.is_empty()) {
+        return None;
     }
-    let first = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let first = |name: &HeaderName| headers.text(name).unwrap_or_default();
     let (nodes, host, proto) = (first(&X_FORWARDED_FOR), first(&X_FORWARDED_HOST), first(&X_FORWARDED_PROTO));
     if nodes.is_empty() && host.is_empty() && proto.is_empty() {
-        return;
+        return None;
     }
-    if let Ok(value) = HeaderValue::try_from(build(nodes, host, proto)) {
-        headers.insert(FORWARDED, value);
-    }
+    HeaderValue::try_from(build(nodes, host, proto)).ok()
 }
 
 fn build(nodes: &str, host: &str, proto: &str) -> String {
@@ -62,6 +59,7 @@ fn push_node(forwarded: &mut String, node: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     #[test]
     fn upstream_cases() {
@@ -83,12 +81,10 @@ mod tests {
     #[test]
     fn an_existing_header_is_left_alone_and_none_is_made_of_nothing() {
         let mut headers = HeaderMap::new();
-        add(&mut headers, Present::default());
-        assert!(!headers.contains_key(FORWARDED));
-        headers.insert(FORWARDED, HeaderValue::from_static("for=x"));
+        assert_eq!(of((&headers).into(), Present::default()), None);
         headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1"));
-        let present = Present::of(&headers);
-        add(&mut headers, present);
-        assert_eq!(headers[FORWARDED], "for=x");
+        assert_eq!(of((&headers).into(), Present::of(&headers)).unwrap(), "for=1.1.1.1");
+        headers.insert(FORWARDED, HeaderValue::from_static("for=x"));
+        assert_eq!(of((&headers).into(), Present::of(&headers)), None);
     }
 }

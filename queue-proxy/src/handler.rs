@@ -5,12 +5,12 @@ use std::future::Future;
 use std::rc::Rc;
 
 use api::headers as words;
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{CONNECTION, FORWARDED, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use proxy::body::Tracked;
 use proxy::deadline::{Deadline, Limit, Limited};
 use proxy::forward::{self, Options};
-use proxy::headers::Present;
+use proxy::headers::{self, Headers, Present};
 use proxy::{Body, Fault, Peer};
 
 use crate::forwarded;
@@ -46,8 +46,14 @@ async fn serve(sidecar: &Rc<Sidecar>, peer: &Peer, request: &mut Request<Body>) 
     if let Err(fault) = forward::check(request) {
         return uncounted(fault.response(HOP));
     }
-    let present = Present::of(request.headers());
-    let kind = probe::classify(request.headers(), present);
+    // Log and traces see all headers.
+    if (sidecar.log.is_some() || sidecar.traces.is_some())
+        && let Err(fault) = headers::as_map(request)
+    {
+        return uncounted(fault.response(HOP));
+    }
+    let present = Headers::of(request).present();
+    let kind = probe::classify(Headers::of(request), present);
     if kind.answered_here() {
         let log = sidecar.log.as_ref().and_then(|log| log.arrive(request, peer, true, &sidecar.identity));
         // Boxed: probes are rare, and every connection reserves room for the larger of both ways.
@@ -90,11 +96,11 @@ async fn serve(sidecar: &Rc<Sidecar>, peer: &Peer, request: &mut Request<Body>) 
 
 fn arrive(sidecar: &Rc<Sidecar>, request: &Request<Body>, present: Present, kind: &Kind) -> InFlight {
     let proxied = present.any(Present::PROXY_REQUEST)
-        && request.headers().get(words::PROXY_REQUEST).is_some_and(|value| value == api::probe::ACTIVATOR);
+        && Headers::of(request).get(&words::PROXY_REQUEST) == Some(api::probe::ACTIVATOR.as_bytes());
     let arrival = match &sidecar.metrics {
         Some(metrics) if *kind == Kind::Ordinary => {
             let body = http_body::Body::size_hint(request.body()).exact();
-            Some(metrics.arrive(request.method(), request.version(), request.headers(), body))
+            Some(metrics.arrive(request.method(), request.version(), Headers::of(request), body))
         }
         _ => None,
     };
@@ -154,12 +160,15 @@ async fn exchange(
 
 /// `Forwarded`, and the host that the client asked for.
 fn address(request: &mut Request<Body>, present: Present, restore_host: bool) -> Result<(), Fault> {
-    forwarded::add(request.headers_mut(), present);
+    if let Some(forwarded) = forwarded::of(Headers::of(request), present) {
+        headers::insert(request, FORWARDED, forwarded);
+    }
     if restore_host
         && present.any(Present::ORIGINAL_HOST)
-        && let Some(host) = request.headers_mut().remove(words::ORIGINAL_HOST)
+        && let Some(host) = Headers::of(request).get(&words::ORIGINAL_HOST)
         && !host.is_empty()
     {
+        let host = HeaderValue::from_bytes(host).map_err(|_| Fault::BadRequest("malformed host"))?;
         forward::set_host(request, host)?;
     }
     Ok(())

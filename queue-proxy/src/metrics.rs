@@ -18,9 +18,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use prometheus::local::LocalHistogram;
 use prometheus::{Encoder, Gauge, HistogramOpts, HistogramVec, Registry, TextEncoder};
+use proxy::headers::Headers;
 
 use crate::config::Identity;
 pub(crate) use catalog::CATALOG;
@@ -185,7 +186,7 @@ impl Metrics {
     }
 
     /// Notes what the labels need from a request. `body`: its size, if it is known.
-    pub fn arrive(&self, method: &Method, version: Version, headers: &HeaderMap, body: Option<u64>) -> Arrival {
+    pub fn arrive(&self, method: &Method, version: Version, headers: Headers<'_>, body: Option<u64>) -> Arrival {
         let tag = self.tags.borrow_mut().tag(route_tag(headers));
         Arrival { method: MethodLabel::of(method), version: VersionLabel::of(version), tag, body }
     }
@@ -301,6 +302,7 @@ fn resource_labels(identity: &Identity) -> HashMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
     use http::HeaderValue;
 
     fn metrics(identity: &Identity) -> Metrics {
@@ -324,7 +326,7 @@ mod tests {
                 HeaderValue::try_from(format!("{}tag{n}", ["", "kn:"][n % 2])).unwrap(),
             );
             let method = Method::from_bytes(format!("M{n}").as_bytes()).unwrap();
-            metrics.record(metrics.arrive(&method, Version::HTTP_11, &headers, None), &outcome);
+            metrics.record(metrics.arrive(&method, Version::HTTP_11, (&headers).into(), None), &outcome);
         }
         assert_eq!(metrics.resolved.borrow().len(), usize::from(labels::MAX_TAGS) + 1);
     }
@@ -336,10 +338,10 @@ mod tests {
         let answer = Answer { status: Ok(StatusCode::OK), after: Duration::from_millis(600) };
         let outcome =
             Outcome { status: StatusCode::OK, bytes: 5, total: second, invocation: Some(second), answer: Some(answer) };
-        metrics.record(metrics.arrive(&Method::GET, Version::HTTP_11, &HeaderMap::new(), Some(7)), &outcome);
+        metrics.record(metrics.arrive(&Method::GET, Version::HTTP_11, (&HeaderMap::new()).into(), Some(7)), &outcome);
         let refused = Answer { status: Err("connect"), after: Duration::ZERO };
         let outcome = Outcome { status: StatusCode::BAD_GATEWAY, answer: Some(refused), ..outcome };
-        metrics.record(metrics.arrive(&Method::GET, Version::HTTP_11, &HeaderMap::new(), None), &outcome);
+        metrics.record(metrics.arrive(&Method::GET, Version::HTTP_11, (&HeaderMap::new()).into(), None), &outcome);
         let page = String::from_utf8(metrics.text()).unwrap();
         let has = |name: &str, labels: &[&str], value: &str| {
             let found = page.lines().any(|line| {

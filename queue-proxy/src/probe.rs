@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use api::{headers, probe};
-use http::HeaderMap;
+use api::headers as words;
+use api::probe;
 use http::header::{HeaderValue, USER_AGENT};
-use proxy::headers::Present;
+use proxy::headers::{Headers, Present};
 
 /// What a request is, before anything else is known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,34 +37,35 @@ impl Kind {
 }
 
 /// Classifies a request by its headers. Path and method never matter.
-pub fn classify(headers: &HeaderMap, present: Present) -> Kind {
+pub fn classify(headers: Headers<'_>, present: Present) -> Kind {
     const SIGNS: Present = Present::USER_AGENT.and(Present::NETWORK_PROBE).and(Present::KUBELET_PROBE);
     if !present.any(SIGNS) {
         return Kind::Ordinary;
     }
     let network_probe = present
         .any(Present::NETWORK_PROBE)
-        .then(|| headers.get(headers::NETWORK_PROBE))
+        .then(|| headers.get(&words::NETWORK_PROBE))
         .flatten()
         .filter(|value| !value.is_empty());
-    if headers.get(USER_AGENT).is_some_and(|agent| is_health_check(agent.as_bytes())) {
-        let value = network_probe.map(HeaderValue::as_bytes).unwrap_or_default();
+    if headers.get(&USER_AGENT).is_some_and(is_health_check) {
+        let value = network_probe.unwrap_or_default();
         if value == probe::QUEUE.as_bytes() {
-            let hold = headers.get(headers::HOLD).and_then(|value| probe::parse_hold(value.as_bytes()));
+            let hold = headers.get(&words::HOLD).and_then(probe::parse_hold);
             return Kind::Readiness { hold };
         }
         return Kind::Misdirected(String::from_utf8_lossy(value).into_owned());
     }
     match network_probe {
-        Some(value) if value.as_bytes() == probe::PROBE.as_bytes() => {
-            match headers.get(headers::NETWORK_HASH).filter(|hash| !hash.is_empty()) {
-                Some(hash) => Kind::Network(hash.clone()),
+        Some(value) if value == probe::PROBE.as_bytes() => {
+            let hash = headers.get(&words::NETWORK_HASH).filter(|hash| !hash.is_empty());
+            match hash.and_then(|hash| HeaderValue::from_bytes(hash).ok()) {
+                Some(hash) => Kind::Network(hash),
                 None => Kind::NetworkWithoutHash,
             }
         }
         other => {
             if present.any(Present::KUBELET_PROBE)
-                && headers.get(headers::KUBELET_PROBE).is_some_and(|value| !value.is_empty())
+                && headers.get(&words::KUBELET_PROBE).is_some_and(|value| !value.is_empty())
             {
                 Kind::Bypass
             } else if other.is_some() {
@@ -85,6 +86,7 @@ fn is_health_check(agent: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     #[test]
     fn table() {
@@ -127,7 +129,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
                 .collect();
-            assert_eq!(classify(&headers, Present::of(&headers)), *expected, "{lines:?}");
+            assert_eq!(classify((&headers).into(), Present::of(&headers)), *expected, "{lines:?}");
         }
     }
 }

@@ -152,10 +152,11 @@ impl QueueProxy {
         }
         tokio::task::spawn_local(report(Rc::downgrade(&sidecar)));
 
-        let main = serve_main(self.main, ServerConfig { hop: HOP, ..ServerConfig::default() }, &sidecar);
+        let config = ServerConfig { hop: HOP, keep_lines: true, ..ServerConfig::default() };
+        let main = serve_main(self.main, config.clone(), &sidecar);
         let secure = async {
             if let Some((listener, certificate)) = self.secure {
-                let config = ServerConfig { hop: HOP, tls: Some(certificate.tls()), ..ServerConfig::default() };
+                let config = ServerConfig { tls: Some(certificate.tls()), ..config };
                 tokio::task::spawn_local(certificate.renew());
                 serve_main(listener, config, &sidecar).await;
             }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use http::{HeaderValue, Request, StatusCode};
 use proxy::body::{End, Observe};
 use proxy::{Body, Fault, Peer};
-use telemetry::request_log::Entry;
+use telemetry::request_log::{Entry, RequestLog};
 use telemetry::traces::Trace;
 
 use super::Door;
@@ -38,21 +38,21 @@ pub struct Account {
 }
 
 impl Account {
-    /// A request for a revision arrives. Boxed once instead of moved with its answer from hand to hand.
+    /// A request for a revision arrives; `log`: if it is on. Boxed once instead of moved with its answer from hand to hand.
     pub fn open(
         door: &Rc<Door>,
         revision: Arc<Revision>,
         request: &Request<Body>,
         peer: &Peer,
         measure: Measure,
+        log: Option<Arc<RequestLog>>,
         mut trace: Option<Box<Trace>>,
     ) -> Box<Self> {
-        let mut log = None;
-        let switched_on = door.shared.switches.request_log();
-        if switched_on.is_some() || trace.is_some() {
+        let mut entry = None;
+        if log.is_some() || trace.is_some() {
             let whose = revision.metrics(&door.shared.metrics).identity();
-            log = switched_on.and_then(|log| log.arrive(request, peer, false, whose));
-            if let Some(entry) = &mut log {
+            entry = log.and_then(|log| log.arrive(request, peer, false, whose));
+            if let Some(entry) = &mut entry {
                 // What upstream's log says of clients that leave before an answer.
                 entry.answers(StatusCode::INTERNAL_SERVER_ERROR);
             }
@@ -67,7 +67,7 @@ impl Account {
             timing: Timing::default(),
             measure,
             session: None,
-            log,
+            log: entry,
             trace,
         })
     }

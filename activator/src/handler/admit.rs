@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use api::activation::FairShare;
 use api::headers::PASSTHROUGH_LB;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use proxy::headers::Headers;
 use proxy::{Added, Body, Extra, Fault, forward};
 
 use super::account::{Account, Queued};
@@ -125,7 +126,7 @@ fn bytes_held(request: &Request<Body>) -> usize {
     const BODY: u64 = 16 << 10;
     /// h2 takes in as much as a stream's window.
     const BODY_H2: u64 = 1 << 20;
-    let lines: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let lines = Headers::of(request).bytes();
     let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
     let body = match (http_body::Body::size_hint(request.body()).exact(), request.version()) {
         (Some(length), Version::HTTP_2) => length.min(BODY_H2),

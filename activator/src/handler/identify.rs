@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use api::headers::{SERVING_NAMESPACE, SERVING_REVISION};
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use proxy::headers::Headers;
 use proxy::{Fault, RawQuery};
 
 use super::memory::Memory;
@@ -80,19 +81,16 @@ impl From<Fault> for Nowhere {
 }
 
 /// The host a request names: an authority in its target wins over Host.
-pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a [u8] {
+pub fn host<'a>(uri: &'a Uri, headers: Headers<'a>) -> &'a [u8] {
     match uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
-        None => headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes),
+        None => headers.get(&HOST).unwrap_or_default(),
     }
 }
 
 /// The same as a header of its own.
-pub fn host_value(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Fault> {
-    match uri.authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::BadRequest("malformed host")),
-        None => Ok(headers.get(HOST).cloned().unwrap_or(HeaderValue::from_static(""))),
-    }
+pub fn host_value(uri: &Uri, headers: Headers<'_>) -> Result<HeaderValue, Fault> {
+    HeaderValue::from_bytes(host(uri, headers)).map_err(|_| Fault::BadRequest("malformed host"))
 }
 
 /// As a gateway: by Host, path and headers. `random(n)` is uniform in `0..n`. One look-up finds the host and the slots of
@@ -102,7 +100,7 @@ pub fn by_table(
     entrance: Entrance,
     memory: &Memory,
     uri: &Uri,
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     random: impl Fn(u64) -> u64,
 ) -> Result<Destination, Nowhere> {
     let asked = host(uri, headers);
@@ -113,7 +111,7 @@ pub fn by_table(
         let name = normalize(&text);
         let found = table.host(&name).filter(|route| entrance.serves(route.visibility));
         let found = found.ok_or_else(|| unknown_host(&name))?;
-        memory.keep(table, headers, asked, found);
+        memory.keep(table, headers.get(&HOST) == Some(asked), asked, found);
         Arc::clone(found)
     };
     let mut route = &found;
@@ -178,7 +176,7 @@ pub fn is_known(table: &Table, route: &HostRoute) -> bool {
 fn find<'a>(
     route: &'a HostRoute,
     uri: &Uri,
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     asked: &[u8],
 ) -> Result<(usize, &'a PathRoute), Fault> {
     route.path(uri.path(), headers).ok_or_else(|| Fault::Other {
@@ -197,7 +195,7 @@ fn find<'a>(
 /// `port`: where clients find our TLS. `raw_query`: the query if the URI could not hold it.
 pub fn https_location(
     uri: &Uri,
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     raw_query: Option<&RawQuery>,
     port: u16,
 ) -> Result<HeaderValue, Fault> {
@@ -224,11 +222,11 @@ pub fn https_location(
 /// Behind a gateway: by the identity headers, else by a service host of the revision.
 pub fn by_identity(
     uri: &Uri,
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     cluster_domain: &str,
     revisions: &Revisions,
 ) -> Result<Destination, Fault> {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = |name: &HeaderName| headers.text(name).unwrap_or_default();
     let (mut namespace, mut name) = (text(&SERVING_NAMESPACE), text(&SERVING_REVISION));
     if (namespace.is_empty() || name.is_empty())
         && let Some((host_name, host_namespace)) =

@@ -11,6 +11,7 @@ use crate::revision::{RevisionKey, Settings};
 use crate::table::{Names, Routes};
 use api::labels::networking::DORMOUSE_INGRESS_CLASS as CLASS;
 use api::networking::Ingress;
+use http::HeaderMap;
 
 fn revisions(names: &[&str]) -> Revisions {
     let revisions = Revisions::default();
@@ -37,7 +38,8 @@ fn t62_identity_by_headers_or_service_host() {
     let find = |headers: &[(&'static str, &'static str)], host: &str| {
         let mut request = parts(host);
         request.headers.extend(headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))));
-        by_identity(&request.uri, &request.headers, "cluster.local", &known).map(|found| found.revision.key.to_string())
+        by_identity(&request.uri, (&request.headers).into(), "cluster.local", &known)
+            .map(|found| found.revision.key.to_string())
     };
     let both = [("knative-serving-namespace", "ns"), ("knative-serving-revision", "rev")];
     assert_eq!(find(&both, "whatever").unwrap(), "ns/rev");
@@ -78,7 +80,7 @@ impl Gateway {
     }
 
     fn find(&self, entrance: Entrance, parts: &http::request::Parts) -> Result<Destination, Nowhere> {
-        by_table(&self.table, entrance, &Memory::default(), &parts.uri, &parts.headers, |_| 0)
+        by_table(&self.table, entrance, &Memory::default(), &parts.uri, (&parts.headers).into(), |_| 0)
     }
 
     fn fault(&self, entrance: Entrance, host: &str) -> (u16, &'static str, String) {
@@ -172,7 +174,7 @@ fn a_redirected_host_is_sent_to_https_with_path_and_query() {
     let ask = |uri: &str, host: &str, port: u16| {
         let parts = http::Request::get(uri).header(HOST, host).body(()).unwrap().into_parts().0;
         assert!(matches!(gateway.find(Entrance::External, &parts), Err(Nowhere::Https)), "{uri}");
-        https_location(&parts.uri, &parts.headers, None, port)
+        https_location(&parts.uri, (&parts.headers).into(), None, port)
     };
     for (uri, host, port, location) in [
         ("/", "a.example.com", 8443, "https://a.example.com:8443/"),
@@ -182,7 +184,8 @@ fn a_redirected_host_is_sent_to_https_with_path_and_query() {
         assert_eq!(ask(uri, host, port).unwrap(), location);
     }
     let raw = RawQuery(bytes::Bytes::from_static(b"<raw>"));
-    let to = https_location(&"/x?".parse().unwrap(), &parts("a.example.com").headers, Some(&raw), 443).unwrap();
+    let headers = parts("a.example.com").headers;
+    let to = https_location(&"/x?".parse().unwrap(), (&headers).into(), Some(&raw), 443).unwrap();
     assert_eq!(to, "https://a.example.com/x?<raw>");
     // Nobody is sent where a host only begins like one of ours.
     assert!(matches!(ask("/", "evil.com#.example.com", 443), Err(Fault::BadRequest(_))));
@@ -194,7 +197,7 @@ fn a_redirected_host_is_sent_to_https_with_path_and_query() {
 #[test]
 fn an_authority_in_the_target_wins_over_host() {
     let parts = http::Request::get("http://a.example.com/x").header(HOST, "b").body(()).unwrap().into_parts().0;
-    assert_eq!(host(&parts.uri, &parts.headers), b"a.example.com");
+    assert_eq!(host(&parts.uri, (&parts.headers).into()), b"a.example.com");
 }
 
 #[test]
@@ -218,7 +221,7 @@ fn a_connection_remembers_its_host_until_the_table_changes() {
     let memory = Memory::default();
     let ask = |host: &str| {
         let parts = parts(host);
-        by_table(&shared.load(), Entrance::External, &memory, &parts.uri, &parts.headers, |_| 0).is_ok()
+        by_table(&shared.load(), Entrance::External, &memory, &parts.uri, (&parts.headers).into(), |_| 0).is_ok()
     };
     publish("a.example.com");
     assert!(ask("a.example.com") && ask("a.example.com") && ask("A.example.com:80"));
@@ -234,7 +237,7 @@ fn a_connection_remembers_nothing_of_a_request_without_a_host() {
     let gateway = Gateway::new("", &json!([rule("*", "ExternalIP", &json!({}))]));
     let memory = Memory::default();
     let lines_for = |headers: &HeaderMap, uri: &Uri| {
-        let found = by_table(&gateway.table, Entrance::External, &memory, uri, headers, |_| 0).unwrap();
+        let found = by_table(&gateway.table, Entrance::External, &memory, uri, headers.into(), |_| 0).unwrap();
         let Way::Split(split) = &found.way else { panic!("{found:?}") };
         let mut host = None;
         let make = |remembered: &HeaderValue| {

@@ -5,8 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::HOST;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use proxy::{Added, headers::Present};
 
 use super::identify::Split;
@@ -49,13 +48,13 @@ impl Memory {
         known.filter(|known| known.host.as_bytes() == host).map(|known| Arc::clone(&known.route))
     }
 
-    /// Remembers where a host was found, and forgets the one before in any case: they may share a route.
-    pub fn keep(&self, table: &Table, headers: &HeaderMap, host: &[u8], route: &Arc<HostRoute>) {
-        // Of h2 the authority is a part of the target, which is not kept for this.
-        let value = headers.get(HOST).filter(|value| value.as_bytes() == host);
-        *self.0.borrow_mut() = value.map(|value| Remembered {
+    /// Remembers where a host was found, and forgets the one before in any case: they may share a route. `is_header`: it is that of Host,
+    /// and not part of the target as in h2, of which nothing is remembered.
+    pub fn keep(&self, table: &Table, is_header: bool, host: &[u8], route: &Arc<HostRoute>) {
+        let value = HeaderValue::from_bytes(host).ok().filter(|_| is_header);
+        *self.0.borrow_mut() = value.map(|host| Remembered {
             generation: table.generation(),
-            host: value.clone(),
+            host,
             route: Arc::clone(route),
             lines: None,
         });

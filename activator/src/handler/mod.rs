@@ -25,7 +25,7 @@ use proxy::body::Tracked;
 use proxy::deadline::{Deadline, Limited, Timers};
 use proxy::drain::Drain;
 use proxy::forward;
-use proxy::headers::Present;
+use proxy::headers::{self, Headers, Present};
 use proxy::upgrade::Tunnel;
 use proxy::{Body, Fault, Peer, Pool, RawQuery};
 use telemetry::traces::{Trace, Traces};
@@ -118,8 +118,15 @@ async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) ->
     if let Err(fault) = forward::check(request) {
         return uncounted(door.fault(&fault));
     }
-    let present = Present::of(request.headers());
-    if let Some(probe) = probes::classify(request.headers(), present) {
+    let log = door.shared.switches.request_log();
+    // Log and traces see all headers.
+    if (log.is_some() || door.traces.is_some())
+        && let Err(fault) = headers::as_map(request)
+    {
+        return uncounted(door.fault(&fault));
+    }
+    let present = Headers::of(request).present();
+    if let Some(probe) = probes::classify(Headers::of(request), present) {
         return uncounted(door.answer_probe(&probe, request));
     }
     let arrived = Instant::now();
@@ -131,7 +138,8 @@ async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) ->
         Err(Nowhere::Fault(fault)) => return door.charged_to_nobody(door.fault(&fault), measure, trace),
         Err(Nowhere::Https) => return door.charged_to_nobody(door.to_https(request), measure, trace),
     };
-    let mut account = Account::open(door, Arc::clone(&destination.revision), request, &client.peer, measure, trace);
+    let revision = Arc::clone(&destination.revision);
+    let mut account = Account::open(door, revision, request, &client.peer, measure, log, trace);
     let (limits, has_policy) = {
         let settings = destination.revision.settings.load();
         (settings.limits, settings.policy.is_some())
@@ -185,7 +193,7 @@ async fn exchange(
 
 impl Door {
     fn identify(&self, client: &Client, request: &Request<Body>) -> Result<Destination, Nowhere> {
-        let (uri, headers) = (request.uri(), request.headers());
+        let (uri, headers) = (request.uri(), Headers::of(request));
         match &self.routing {
             Routing::Ingress { .. } => {
                 let table = self.shared.table.load();
@@ -211,7 +219,7 @@ impl Door {
     /// The same by https, for good.
     fn to_https(&self, request: &Request<Body>) -> Response<Body> {
         let raw_query = request.extensions().get::<RawQuery>();
-        match identify::https_location(request.uri(), request.headers(), raw_query, self.https_port) {
+        match identify::https_location(request.uri(), Headers::of(request), raw_query, self.https_port) {
             Err(fault) => self.fault(&fault),
             Ok(location) => {
                 let mut response = text(StatusCode::MOVED_PERMANENTLY, "");
@@ -250,7 +258,7 @@ impl Door {
             Probe::Wrong(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
             Probe::Network(hash) => {
                 let hash = match &self.routing {
-                    Routing::Identity { .. } => Some((*hash).clone()),
+                    Routing::Identity { .. } => HeaderValue::from_bytes(hash).ok(),
                     Routing::Ingress { .. } => self.hash_for(request),
                 };
                 let Some(hash) = hash else { return text(StatusCode::NOT_FOUND, "") };
@@ -264,10 +272,7 @@ impl Door {
     /// The version of the Ingress that serves a request's host, once its revisions are known here too: whoever asks
     /// will send requests next.
     fn hash_for(&self, request: &Request<Body>) -> Option<HeaderValue> {
-        let asked = match request.uri().authority() {
-            Some(authority) => authority.as_str(),
-            None => request.headers().get(http::header::HOST)?.to_str().ok()?,
-        };
+        let asked = std::str::from_utf8(identify::host(request.uri(), Headers::of(request))).ok()?;
         let table = self.shared.table.load();
         let route = table.host(&crate::table::normalize(asked))?;
         identify::is_known(&table, route).then(|| route.hash())

@@ -9,7 +9,7 @@ use api::headers::{NETWORK_HASH, ORIGINAL_HOST, PROXY_REQUEST, SERVING_NAMESPACE
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Version};
 use proxy::forward::{self, Options, Pending};
-use proxy::headers::{Present, X_FORWARDED_FOR};
+use proxy::headers::{self, Headers, Present, X_FORWARDED_FOR};
 use proxy::{Added, Body, Fault};
 
 use super::identify::{self, Destination, Way};
@@ -46,6 +46,9 @@ impl Door {
         let present = *present;
         // A policy reads the headers as the pods will see them.
         let added = if *has_policy { None } else { self.lines(client, request, present, destination) };
+        if added.is_none() {
+            headers::as_map(request)?;
+        }
         let original_host = match &added {
             Some(_) => None,
             None => self.original_host(request, present, destination)?,
@@ -58,7 +61,7 @@ impl Door {
         };
         let upgrade = forward::prepare(request, present, &options)?;
         match &added {
-            Some(added) => added.displace(request.headers_mut(), present),
+            Some(added) => added.displace(request, present),
             None => self.mark(request.headers_mut(), client, present, original_host, destination),
         }
         Ok(Ready { upgrade, added })
@@ -99,7 +102,7 @@ impl Door {
         }
         match &destination.way {
             Way::Rewritten { host, .. } => Ok(Some(host.clone())),
-            Way::Named | Way::Split(_) => identify::host_value(request.uri(), request.headers()).map(Some),
+            Way::Named | Way::Split(_) => identify::host_value(request.uri(), Headers::of(request)).map(Some),
         }
     }
 

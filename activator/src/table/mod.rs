@@ -12,7 +12,8 @@ mod sharded;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
+use proxy::headers::Headers;
 
 pub use compile::Skipped;
 pub use host::{MAX_HOST, Pattern, normalize};
@@ -103,7 +104,7 @@ pub struct Backend {
 
 impl HostRoute {
     /// The first path whose prefix and headers match, and which one it is.
-    pub fn path(&self, path: &str, headers: &HeaderMap) -> Option<(usize, &PathRoute)> {
+    pub fn path(&self, path: &str, headers: Headers<'_>) -> Option<(usize, &PathRoute)> {
         self.paths.iter().enumerate().find(|(_, route)| route.matches(path, headers))
     }
 
@@ -119,11 +120,11 @@ impl HostRoute {
 }
 
 impl PathRoute {
-    fn matches(&self, path: &str, headers: &HeaderMap) -> bool {
+    fn matches(&self, path: &str, headers: Headers<'_>) -> bool {
         path.starts_with(&*self.prefix)
             && self.headers.iter().all(|(name, wanted)| {
                 let have = headers.get(name);
-                have.is_some_and(|have| wanted.as_ref().is_none_or(|wanted| have == wanted))
+                have.is_some_and(|have| wanted.as_ref().is_none_or(|wanted| have == wanted.as_bytes()))
             })
     }
 

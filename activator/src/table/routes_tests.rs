@@ -66,7 +66,7 @@ fn chosen(table: &Table, host: &str, path: &str, headers: &[(&'static str, &'sta
         .iter()
         .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
         .collect::<http::HeaderMap>();
-    let (_, path) = table.host(&normalize(host))?.path(path, &headers)?;
+    let (_, path) = table.host(&normalize(host))?.path(path, (&headers).into())?;
     let (_, backend) = path.choose(0)?;
     Some(name_of(&backend.slot))
 }

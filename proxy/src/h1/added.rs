@@ -3,11 +3,13 @@
 //! A header map costs a hop some hundred instructions per header that it adds; a copy of ready lines costs nearly
 //! nothing. For whoever forwards many requests of one connection the same way.
 
-use http::HeaderMap;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
+use http::{HeaderMap, Request};
+
 use super::encode;
-use crate::headers::Present;
+use crate::body::Body;
+use crate::headers::{self, Present};
 
 /// Lines to add, in place of any headers of the same names.
 #[derive(Debug)]
@@ -54,12 +56,12 @@ impl Added {
     }
 
     /// Takes headers of the same names away from a request. `present`: what it arrived with.
-    pub fn displace(&self, headers: &mut HeaderMap, present: Present) {
+    pub fn displace(&self, request: &mut Request<Body>, present: Present) {
         if self.all_known && !present.any(self.known) {
             return;
         }
         for name in &self.names {
-            headers.remove(name);
+            headers::remove(request, name);
         }
     }
 
@@ -89,10 +91,11 @@ mod tests {
             (&[("x-own", "1"), ("k-proxy-request", "a")], &[("x-own", "2"), ("x-other", "3")], &[("x-other", "3")]),
         ] {
             let added = Added::of(&map(ours), true).unwrap();
-            let mut headers = map(before);
-            let present = Present::of(&headers);
-            added.displace(&mut headers, present);
-            assert_eq!(headers, map(after), "{ours:?} on {before:?}");
+            let mut request = Request::new(Body::empty());
+            *request.headers_mut() = map(before);
+            let present = Present::of(request.headers());
+            added.displace(&mut request, present);
+            assert_eq!(*request.headers(), map(after), "{ours:?} on {before:?}");
         }
         let added = Added::of(&map(&[("x-own", "1"), ("k-proxy-request", "a")]), true).unwrap();
         assert_eq!(added.lines(), b"X-Own: 1\r\nK-Proxy-Request: a\r\n");

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
@@ -25,7 +25,7 @@ use super::outgoing::Outgoing;
 use super::wire::{HeadError, Wire};
 use crate::BoxError;
 use crate::body::Body;
-use crate::headers::{Present, expects_continue};
+use crate::headers::{Headers, Present, expects_continue};
 use crate::stream::Stream;
 
 /// A target that does not know `Expect: 100-continue` gets the body after this long.
@@ -154,13 +154,14 @@ impl Connection {
             return Err(Failure::Unsent(error.into()));
         }
         let repeatable = whole.is_none() && request.body().is_empty() && may_be_repeated(request);
-        let body = std::mem::take(request.body_mut());
+        let mut body = std::mem::take(request.body_mut());
+        // Not needed any more, and an answer may take long.
+        drop(body.take_fields());
         let asker = Asker { method: std::mem::take(request.method_mut()), origin: body.origin(), reading };
         if whole.is_none() && !body.is_empty() {
             let hold = expects_continue(request.headers()).then(|| Box::pin(sleep(CONTINUE_PATIENCE)));
             self.sending = Some(Sending { body, outgoing: Outgoing::new(ending), hold });
         }
-        // Not needed any more, and an answer may take long.
         *request.headers_mut() = HeaderMap::new();
         if repeatable { self.send_repeatable(asker).await } else { self.answer(asker, None).await }
     }
@@ -175,7 +176,7 @@ impl Connection {
         self.reusable = true;
         self.wire.forget_written();
         self.wire.small().reserve(512);
-        encode::request(self.wire.small(), request, extra, ending, self.title_case);
+        encode::request(self.wire.small(), request, request.body().fields(), extra, ending, self.title_case);
         if let Some(whole) = whole {
             let after = encode::before_data(self.wire.small(), whole, ending);
             self.wire.put(whole.clone(), after);
@@ -414,10 +415,11 @@ fn ending(method: &Method, body: &Body, whole: Option<&Bytes>) -> Ending {
 }
 
 /// Upstream's rule (Go's `net/http`) for a request without a body: a safe method or an idempotency key.
-fn may_be_repeated<B>(request: &Request<B>) -> bool {
+fn may_be_repeated(request: &Request<Body>) -> bool {
+    const KEYS: [HeaderName; 2] =
+        [HeaderName::from_static("idempotency-key"), HeaderName::from_static("x-idempotency-key")];
     matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
-        || request.headers().contains_key("idempotency-key")
-        || request.headers().contains_key("x-idempotency-key")
+        || KEYS.iter().any(|key| Headers::of(request).get(key).is_some())
 }
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
@@ -434,7 +436,7 @@ mod tests {
     #[test]
     fn only_safe_requests_and_those_with_a_key_may_be_repeated() {
         let repeated = |method: Method, key: Option<&str>| {
-            let mut request = Request::new(());
+            let mut request = Request::new(Body::empty());
             *request.method_mut() = method;
             if let Some(key) = key {
                 request

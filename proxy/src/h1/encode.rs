@@ -8,6 +8,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderName, TRANSFER_
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 
 use super::added::Extra;
+use super::fields::Fields;
 use super::lines::Lines;
 use super::target::RawQuery;
 
@@ -40,10 +41,11 @@ pub(crate) enum Keep {
 /// The end of a chunk, and of the message behind its last chunk.
 pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 
-/// A request head in origin form, HTTP/1.1.
+/// A request head in origin form, HTTP/1.1. `fields`: those of its headers that stayed lines.
 pub(crate) fn request<B>(
     out: &mut Vec<u8>,
     request: &Request<B>,
+    fields: Option<&Fields>,
     extra: Option<Extra<'_>>,
     ending: Ending,
     title_case: bool,
@@ -65,6 +67,11 @@ pub(crate) fn request<B>(
     if let Some(Extra { host, added }) = extra {
         line(out, b"Host", host.as_bytes(), false);
         out.extend_from_slice(added.lines());
+    }
+    let mut ending = ending;
+    if let Some(fields) = fields {
+        fields.write(out, extra.is_none());
+        ending = fields.length.filter(|_| ending == Ending::None).map_or(ending, Ending::Spared);
     }
     lines(out, request.headers(), title_case, |name| {
         *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || (extra.is_some() && *name == HOST)
@@ -188,17 +195,22 @@ pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8], title_case: boo
     out.extend_from_slice(name);
     // Most senders have written it so already; what they chose (`ETag`) stays.
     if title_case && name.first().is_some_and(u8::is_ascii_lowercase) {
-        let mut up = true;
-        for byte in &mut out[start..] {
-            if up {
-                byte.make_ascii_uppercase();
-            }
-            up = *byte == b'-';
-        }
+        make_title_case(&mut out[start..]);
     }
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(CHUNK_END);
+}
+
+/// `x-lower` as `X-Lower`.
+pub(crate) fn make_title_case(name: &mut [u8]) {
+    let mut up = true;
+    for byte in name {
+        if up {
+            byte.make_ascii_uppercase();
+        }
+        up = *byte == b'-';
+    }
 }
 
 fn decimal(out: &mut Vec<u8>, mut n: u64) {
@@ -262,7 +274,7 @@ mod tests {
     fn requests() {
         let request = |builder: http::request::Builder, ending| {
             let asked = builder.body(()).unwrap();
-            text(|out| request(out, &asked, None, ending, true))
+            text(|out| request(out, &asked, None, None, ending, true))
         };
         let get = Request::get("/p?q").header("host", "a").header("x-two-words", "1");
         assert_eq!(request(get, Ending::None), "GET /p?q HTTP/1.1\r\nHost: a\r\nX-Two-Words: 1\r\n\r\n");

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
+use super::fields::Fields;
 use super::framing::{self, Framing};
 use super::target;
 use crate::headers::Present;
@@ -36,6 +37,8 @@ pub(crate) struct RequestHead {
     pub(crate) framing: Framing,
     /// Whether the client goes on with the connection.
     pub(crate) keep_alive: bool,
+    /// Its headers, if they are not in the request's map.
+    pub(crate) fields: Option<Box<Fields>>,
 }
 
 /// Where the head at the start of these bytes ends, past its empty line. `from`: bytes looked at before.
@@ -111,7 +114,7 @@ fn make_request(head: &Bytes, target: Bytes, parsed: &httparse::Request<'_, '_>)
     if let Some(raw_query) = raw_query {
         request.extensions_mut().insert(raw_query);
     }
-    Ok(RequestHead { request, framing, keep_alive })
+    Ok(RequestHead { request, framing, keep_alive, fields: None })
 }
 
 /// A whole response head.

@@ -8,7 +8,7 @@
 //!    thread, so that a connection that waits holds none.
 //! 2. [`head`] turns bytes into a request or response head ([`target`] is the part about the request target),
 //!    [`framing`] decides how long its body is, and refuses what two parsers could read differently. [`lines`] are heads
-//!    of answers that are passed on unread.
+//!    of answers that are passed on unread, [`fields`] heads of requests of which a hop sees only what it asks for.
 //! 3. [`server`]: head → service → answer, on and on, with an eye on the client ([`rest`]: for how long). [`origin`] is
 //!    what a request sees of its connection.
 //! 4. [`client`]: one exchange with a target: send, pump the body, read the answer. [`added`] are lines that go with many
@@ -23,6 +23,7 @@ pub(crate) mod chunked;
 pub(crate) mod client;
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod fields;
 pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod lines;

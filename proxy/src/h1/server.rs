@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use super::decode::Decoder;
 use super::encode::{self, Ending, Keep};
+use super::fields;
 use super::framing::Framing;
 use super::head::{self, Malformed, RequestHead};
 use super::origin::Origin;
@@ -149,8 +150,13 @@ impl Busy<'_> {
     /// The next head, or why there is none. Nothing but a resting connection waits long for its first byte.
     fn poll_head(&self, mut rest: Pin<&mut Rest>, cx: &mut Context<'_>) -> Poll<Next> {
         let most = self.config.max_header_bytes;
+        let (keep_lines, title_case) = (self.config.keep_lines, self.config.title_case_headers);
+        let read = |bytes: &[u8]| {
+            let simple = if keep_lines { fields::read(bytes, title_case) } else { None };
+            simple.map_or_else(|| head::request(bytes), Ok)
+        };
         let side = &mut *self.origin.side.borrow_mut();
-        match side.wire.poll_head(cx, most, head::request) {
+        match side.wire.poll_head(cx, most, read) {
             Poll::Ready(Ok(head)) => {
                 rest.head_timer = None;
                 return Poll::Ready(Next::Head(head));
@@ -171,7 +177,7 @@ impl Busy<'_> {
 
     /// The request for the service; its body is read from the connection.
     fn begin(&self, head: RequestHead) -> Request<Body> {
-        let RequestHead { request, framing, .. } = head;
+        let RequestHead { request, framing, fields, .. } = head;
         let empty = framing == Framing::Length(0);
         {
             let side = &mut *self.origin.side.borrow_mut();
@@ -180,7 +186,7 @@ impl Busy<'_> {
             side.interim = request.version() == Version::HTTP_11;
             side.continue_due = !empty && expects_continue(request.headers());
         }
-        request.map(|()| Body::from_origin(self.origin.of_current(), empty))
+        request.map(|()| Body::from_origin(self.origin.of_current(), empty, fields))
     }
 
     /// Ready when the client has gone. What it sends ahead is kept within bounds.

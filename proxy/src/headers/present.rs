@@ -10,53 +10,90 @@ use http::HeaderMap;
 pub struct Present(u32);
 
 macro_rules! names {
-    ($($bit:literal $constant:ident $name:literal,)*) => {
+    ($($length:literal { $($bit:literal $constant:ident $name:literal,)* })*) => {
         impl Present {
-            $(
+            $($(
                 #[doc = concat!("`", $name, "`.")]
                 pub const $constant: Self = Self(1 << $bit);
-            )*
+            )*)*
 
             /// The set of this one name, ignoring case; empty if no hop looks for it.
             pub(crate) fn named(name: &[u8]) -> Self {
-                // Lengths first: most names are told apart by them.
-                $(
-                    if name.len() == $name.len() && name.eq_ignore_ascii_case($name.as_bytes()) {
-                        return Self::$constant;
-                    }
-                )*
+                match name.len() {
+                    $($length => {
+                        $(
+                            if name.eq_ignore_ascii_case($name.as_bytes()) {
+                                return Self::$constant;
+                            }
+                        )*
+                    })*
+                    _ => {}
+                }
                 Self::default()
             }
         }
+
+        const _: () = {
+            $($(assert!($name.len() == $length);)*)*
+        };
     };
 }
 
+// By length, which tells most names apart.
 names! {
-    0 HOST "host",
-    1 USER_AGENT "user-agent",
-    2 CONNECTION "connection",
-    3 CONTENT_LENGTH "content-length",
-    4 TRANSFER_ENCODING "transfer-encoding",
-    5 DATE "date",
-    6 KEEP_ALIVE "keep-alive",
-    7 TE "te",
-    8 UPGRADE "upgrade",
-    9 EXPECT "expect",
-    10 TRAILER "trailer",
-    11 FORWARDED "forwarded",
-    12 X_FORWARDED_FOR "x-forwarded-for",
-    13 X_FORWARDED_HOST "x-forwarded-host",
-    14 X_FORWARDED_PROTO "x-forwarded-proto",
-    15 PROXY_CONNECTION "proxy-connection",
-    16 PROXY_AUTHENTICATE "proxy-authenticate",
-    17 PROXY_AUTHORIZATION "proxy-authorization",
-    18 NETWORK_PROBE "k-network-probe",
-    19 KUBELET_PROBE "k-kubelet-probe",
-    20 PROXY_REQUEST "k-proxy-request",
-    21 ORIGINAL_HOST "k-original-host",
-    22 SERVING_NAMESPACE "knative-serving-namespace",
-    23 SERVING_REVISION "knative-serving-revision",
-    24 NETWORK_HASH "k-network-hash",
+    2 {
+        7 TE "te",
+    }
+    4 {
+        0 HOST "host",
+        5 DATE "date",
+    }
+    6 {
+        9 EXPECT "expect",
+    }
+    7 {
+        8 UPGRADE "upgrade",
+        10 TRAILER "trailer",
+    }
+    9 {
+        11 FORWARDED "forwarded",
+    }
+    10 {
+        1 USER_AGENT "user-agent",
+        2 CONNECTION "connection",
+        6 KEEP_ALIVE "keep-alive",
+    }
+    14 {
+        3 CONTENT_LENGTH "content-length",
+        24 NETWORK_HASH "k-network-hash",
+    }
+    15 {
+        12 X_FORWARDED_FOR "x-forwarded-for",
+        18 NETWORK_PROBE "k-network-probe",
+        19 KUBELET_PROBE "k-kubelet-probe",
+        20 PROXY_REQUEST "k-proxy-request",
+        21 ORIGINAL_HOST "k-original-host",
+    }
+    16 {
+        13 X_FORWARDED_HOST "x-forwarded-host",
+        15 PROXY_CONNECTION "proxy-connection",
+    }
+    17 {
+        4 TRANSFER_ENCODING "transfer-encoding",
+        14 X_FORWARDED_PROTO "x-forwarded-proto",
+    }
+    18 {
+        16 PROXY_AUTHENTICATE "proxy-authenticate",
+    }
+    19 {
+        17 PROXY_AUTHORIZATION "proxy-authorization",
+    }
+    24 {
+        23 SERVING_REVISION "knative-serving-revision",
+    }
+    25 {
+        22 SERVING_NAMESPACE "knative-serving-namespace",
+    }
 }
 
 impl Present {

@@ -1,16 +1,17 @@
 //! Labels of a request that are closed lists, as small numbers: method and version. Whatever a client sends, metrics
 //! have no more of them than there are here.
 
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderName, Method, Version};
+use proxy::headers::Headers;
 
 /// Methods told apart; any other is the last.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "_OTHER"];
 
 /// The route a request took, from the headers that the ingress sets: the tag itself, or a word beginning with `kn:`.
-pub fn route_tag(headers: &HeaderMap) -> &str {
-    let get = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
-    let tag = get(api::headers::SERVING_TAG);
-    match (tag, get(api::headers::SERVING_DEFAULT_ROUTE)) {
+pub fn route_tag(headers: Headers<'_>) -> &str {
+    let get = |name: &HeaderName| headers.text(name).unwrap_or_default();
+    let tag = get(&api::headers::SERVING_TAG);
+    match (tag, get(&api::headers::SERVING_DEFAULT_ROUTE)) {
         ("", "") => "kn:disabled",
         ("", _) => "kn:default",
         (_, "true") => "kn:undefined",
@@ -77,6 +78,7 @@ impl VersionLabel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{HeaderMap, HeaderValue};
 
     #[test]
     fn route_tags_follow_the_table() {
@@ -90,7 +92,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(api::headers::SERVING_TAG, HeaderValue::from_static(tag));
             headers.insert(api::headers::SERVING_DEFAULT_ROUTE, HeaderValue::from_static(default_route));
-            assert_eq!(route_tag(&headers), expected);
+            assert_eq!(route_tag((&headers).into()), expected);
         }
     }
 

@@ -235,7 +235,7 @@ fn facts<B: http_body::Body>(request: &Request<B>, peer: &Peer, tag: bool) -> Fa
         peer: Some(peer.address),
         first_peer: forwarded.split(',').next().unwrap_or_default().trim().to_string(),
         agent: text(USER_AGENT),
-        route_tag: if tag { cut(route_tag(headers).as_bytes()) } else { String::new() },
+        route_tag: if tag { cut(route_tag(headers.into()).as_bytes()) } else { String::new() },
         body: request.body().size_hint().exact(),
     }
 }

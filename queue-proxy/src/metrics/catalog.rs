@@ -53,7 +53,8 @@ mod tests {
             answer: Some(Answer { status: answer, after: Duration::from_secs(20) }),
         };
         for outcome in [outcome(StatusCode::OK, Ok(StatusCode::OK)), outcome(StatusCode::BAD_GATEWAY, Err("connect"))] {
-            metrics.record(metrics.arrive(&Method::GET, Version::HTTP_11, &HeaderMap::new(), Some(7)), &outcome);
+            metrics
+                .record(metrics.arrive(&Method::GET, Version::HTTP_11, (&HeaderMap::new()).into(), Some(7)), &outcome);
         }
         metrics.queue_depth(2);
         let families = metrics.families();
