@@ -110,6 +110,8 @@ pub fn start_log(pod: &str) -> logging::Log {
 #[derive(Debug, Default)]
 pub struct Switches {
     request_log: ArcSwapOption<RequestLog>,
+    /// Whether there is one. Off is the rule, and then this costs less to see than the log itself.
+    logs: AtomicBool,
     /// Its thread, once there was a log; the next template writes by the same.
     writer: ArcSwapOption<Writer>,
     profiling: AtomicBool,
@@ -124,8 +126,7 @@ impl Switches {
 
     /// The request log, if it is on.
     pub fn request_log(&self) -> Option<Arc<RequestLog>> {
-        // Off is the rule: then this is one load, and no count is touched.
-        self.request_log.load().as_ref().map(Arc::clone)
+        if self.logs.load(Ordering::Relaxed) { self.request_log.load_full() } else { None }
     }
 
     /// Whether profiles are given.
@@ -143,7 +144,10 @@ impl Switches {
         }
         let wanted = observability::request_log(&now.observability);
         if before.is_none_or(|before| observability::request_log(&before.observability) != wanted) {
-            self.request_log.store(self.open(wanted.as_ref()));
+            let log = self.open(wanted.as_ref());
+            let logs = log.is_some();
+            self.request_log.store(log);
+            self.logs.store(logs, Ordering::Relaxed);
         }
     }
 

@@ -112,7 +112,7 @@ where
     M: Fn(Peer) -> S,
     S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<BoxError>,
-    B: AnswerBody + 'static,
+    B: AnswerBody + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let config = Rc::new(config);
@@ -173,7 +173,7 @@ async fn connection<S, B>(stream: TcpStream, config: Rc<ServerConfig>, drain: Dr
 where
     S: Service<Request<Body>, Response = Response<B>> + 'static,
     S::Error: Into<BoxError>,
-    B: AnswerBody + 'static,
+    B: AnswerBody + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let _guard = drain.guard();

@@ -291,9 +291,10 @@ where
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             if matches!(frame, Some(Ok(_))) {
                 this.deadline.byte();
-                // A body that is always ready must not outrun the total limit; look at the clock only if it has one
-                // and the timer is armed anyway.
+                // A body that is always ready must not outrun the total limit; look at the clock only if there is more to
+                // come, and if the timer is armed anyway.
                 if this.deadline.timer.is_some()
+                    && !this.body.is_end_stream()
                     && let Poll::Ready(limit) = this.deadline.poll_expired(cx)
                 {
                     return Poll::Ready(Some(Err(this.expire(limit))));

@@ -12,6 +12,7 @@ use crate::errors::Fault;
 use crate::h1::RawQuery;
 use crate::h1::origin::Origin;
 use crate::headers::{self, Headers, Present, X_FORWARDED_FOR};
+use crate::pool::Answer;
 use crate::upgrade::Tunnel;
 
 /// What a hop does to a request beyond the rules of HTTP.
@@ -139,7 +140,11 @@ pub fn set_host(request: &mut Request<Body>, host: HeaderValue) -> Result<(), Fa
 
 /// Makes an answer ready for the client. With a 101 that both sides agree on comes the [`Tunnel`], which the caller
 /// must run.
-pub fn answer(response: &mut Response<Body>, upgrade: Option<Pending>) -> Result<Option<Tunnel>, Fault> {
+pub fn answer(answer: Answer, upgrade: Option<Pending>) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
+    let mut response = answer.into_response();
+    if response.headers().is_empty() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok((response, None)); // Its lines were made ready when they came.
+    }
     let present = Present::of(response.headers());
     headers::remove_hop_by_hop(response.headers_mut(), present);
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -148,7 +153,7 @@ pub fn answer(response: &mut Response<Body>, upgrade: Option<Pending>) -> Result
             response.headers_mut().remove(UPGRADE);
             response.headers_mut().remove(CONNECTION);
         }
-        return Ok(None);
+        return Ok((response, None));
     }
     let Some(pending) = upgrade else { return Err(Fault::Upgrade) };
     let agreed = headers::upgrade_token(response.headers())
@@ -156,7 +161,7 @@ pub fn answer(response: &mut Response<Body>, upgrade: Option<Pending>) -> Result
     let target = std::mem::take(response.body_mut()).into_switched();
     let Some(target) = target.filter(|_| agreed) else { return Err(Fault::Upgrade) };
     response.headers_mut().remove(CONTENT_LENGTH);
-    Ok(Some(Tunnel::new(pending.client, *target)))
+    Ok((response, Some(Tunnel::new(pending.client, target))))
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub use body::Body;
 pub use drain::Drain;
 pub use errors::Fault;
 pub use h1::{Added, Extra, Lines, RawQuery};
-pub use pool::{Endpoint, Pool, PoolConfig, SendError};
+pub use pool::{Answer, Endpoint, Pool, PoolConfig, SendError};
 
 /// Any error of a body or a service, boxed only once something went wrong.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -120,16 +120,6 @@ impl Pool {
         self.endpoint(target).send(request).await
     }
 
-    /// Sends a request whose answer goes on as it is; see [`Endpoint::forward`].
-    pub async fn forward(&self, target: SocketAddr, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
-        self.endpoint(target).forward(request, None).await
-    }
-
-    /// Sends a request once more, to any target; see [`Endpoint::repeat`].
-    pub async fn repeat(&self, target: SocketAddr, repeat: Box<Repeat>) -> Result<Response<Body>, SendError> {
-        self.endpoint(target).repeat(repeat).await
-    }
-
     /// Headers made ready for [`Endpoint::forward`], written as this pool writes names; see [`Added::of`].
     pub fn added(&self, headers: &HeaderMap) -> Option<Added> {
         Added::of(headers, self.inner.config.title_case_headers)
@@ -284,11 +274,8 @@ impl Endpoint {
     /// An HTTP/1 request must be in origin form (path and query only) with a Host header. What is sent is taken out of
     /// the request; after an error that says [`SendError::is_unsent`] it is whole and may go elsewhere. Dropping the
     /// future cancels the request at the target.
-    pub fn send<'a>(
-        &'a self,
-        request: &'a mut Request<Body>,
-    ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
-        self.exchange(request, Reading::Headers, None)
+    pub async fn send(&self, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
+        self.exchange(request, Reading::Headers, None).await.map(Answer::into_response)
     }
 
     /// The same for an answer that goes on to the client as it is: the header lines of an HTTP/1 answer then mostly
@@ -298,7 +285,7 @@ impl Endpoint {
         &'a self,
         request: &'a mut Request<Body>,
         extra: Option<Extra<'a>>,
-    ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
+    ) -> impl Future<Output = Result<Answer, SendError>> + 'a {
         self.exchange(request, Reading::Lines, extra)
     }
 
@@ -308,7 +295,7 @@ impl Endpoint {
         request: &'a mut Request<Body>,
         reading: Reading,
         extra: Option<Extra<'a>>,
-    ) -> impl Future<Output = Result<Response<Body>, SendError>> + 'a {
+    ) -> impl Future<Output = Result<Answer, SendError>> + 'a {
         if request.version() == Version::HTTP_2 {
             Either::Left(Box::pin(self.exchange_h2(request)))
         } else {
@@ -321,16 +308,16 @@ impl Endpoint {
         request: &mut Request<Body>,
         reading: Reading,
         extra: Option<Extra<'_>>,
-    ) -> Result<Response<Body>, SendError> {
+    ) -> Result<Answer, SendError> {
         loop {
             let (connection, reused) = match self.checkout() {
                 Some(connection) => (connection, true),
                 None => (Box::pin(self.open_h1()).await.map_err(SendError::unsent)?, false),
             };
             match connection.exchange(request, reading, extra).await {
-                Ok(answer) => return Ok(self.lease(answer)),
+                Ok(connection) => return Ok(self.lease(connection)),
                 Err(Failure::Unsent(_)) if reused => {}
-                Err(Failure::Died(_, Some(repeat))) if reused => return Box::pin(self.repeat(Box::new(repeat))).await,
+                Err(Failure::Died(_, Some(repeat))) if reused => return Box::pin(self.repeat(repeat)).await,
                 Err(failure) => return Err(failure.into()),
             }
         }
@@ -338,19 +325,19 @@ impl Endpoint {
 
     /// Sends what another exchange left unanswered ([`SendError::into_repeat`]), byte by byte as it was, on a connection
     /// that has not been used yet.
-    pub async fn repeat(&self, repeat: Box<Repeat>) -> Result<Response<Body>, SendError> {
+    pub async fn repeat(&self, repeat: Box<Repeat>) -> Result<Answer, SendError> {
         match self.open_h1().await {
             Ok(connection) => Ok(self.lease(connection.repeat(*repeat).await?)),
             Err(fault) => Err(SendError::unanswered(fault, Some(repeat))),
         }
     }
 
-    async fn exchange_h2(&self, request: &mut Request<Body>) -> Result<Response<Body>, SendError> {
+    async fn exchange_h2(&self, request: &mut Request<Body>) -> Result<Answer, SendError> {
         // Twice: a shared connection may have gone away since it was last used; a new one has no such excuse.
         loop {
             let (mut sender, reused) = self.h2_sender().await.map_err(SendError::unsent)?;
             match sender.try_send_request(std::mem::take(request)).await {
-                Ok(response) => return Ok(response.map(Body::incoming)),
+                Ok(response) => return Ok(Answer(Answered::Http2(Box::new(response.map(Body::incoming))))),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => {
                         *request = unsent;
@@ -375,14 +362,10 @@ impl Endpoint {
         }
     }
 
-    fn lease(&self, (response, connection): (Response<()>, Box<Connection>)) -> Response<Body> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return response.map(|()| Body::switched(connection));
-        }
+    fn lease(&self, connection: Box<Connection>) -> Answer {
         let kept = self.inner.config.idle_lifetime;
         let lifetime = connection.announced_lifetime().map_or(kept, |announced| announced.min(kept));
-        let lease = Lease { endpoint: Rc::downgrade(&self.inner), lifetime };
-        response.map(|()| Body::answer(connection, lease))
+        Answer(Answered::Http1(connection, Lease { endpoint: Rc::downgrade(&self.inner), lifetime }))
     }
 
     async fn open_h1(&self) -> Result<Box<Connection>, SendFault> {
@@ -443,7 +426,41 @@ impl Endpoint {
     }
 }
 
+/// An answer whose head is there. Handed on as a few words; a [`Response`] is large.
+#[derive(Debug)]
+pub struct Answer(Answered);
+
+#[derive(Debug)]
+enum Answered {
+    /// The connection has the head.
+    Http1(Box<Connection>, Lease),
+    Http2(Box<Response<Body>>),
+}
+
+impl Answer {
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        match &self.0 {
+            Answered::Http1(connection, _) => connection.status(),
+            Answered::Http2(response) => response.status(),
+        }
+    }
+
+    /// The same as a response; its body streams on.
+    pub fn into_response(self) -> Response<Body> {
+        match self.0 {
+            Answered::Http1(mut connection, lease) => {
+                let head = connection.take_head();
+                let switches = head.status() == StatusCode::SWITCHING_PROTOCOLS;
+                head.map(|()| if switches { Body::switched(connection) } else { Body::answer(connection, lease) })
+            }
+            Answered::Http2(response) => *response,
+        }
+    }
+}
+
 /// Where the connection of an answer goes when its body is over.
+#[derive(Debug)]
 pub(crate) struct Lease {
     endpoint: Weak<EndpointInner>,
     lifetime: Duration,

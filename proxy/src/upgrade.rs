@@ -21,7 +21,7 @@ pub struct Tunnel {
     client: Origin,
     /// Comes true when the 101 is out.
     handed_over: oneshot::Receiver<()>,
-    target: Wire,
+    target: Box<Connection>,
 }
 
 /// How a tunnel ended.
@@ -48,9 +48,9 @@ enum Direction {
 }
 
 impl Tunnel {
-    pub(crate) fn new(client: Origin, target: Connection) -> Self {
+    pub(crate) fn new(client: Origin, target: Box<Connection>) -> Self {
         let handed_over = client.hand_over();
-        Self { client, handed_over, target: target.into_wire() }
+        Self { client, handed_over, target }
     }
 
     /// Copies until both sides have closed or a limit is reached. Returns the bytes to the target and to the client.
@@ -61,10 +61,11 @@ impl Tunnel {
         deadline.started();
         let (up, down) = (Cell::new(0), Cell::new(0));
         let mut directions = (Direction::Flows, Direction::Flows);
+        let target = target.wire();
         let copy = poll_fn(|cx| {
             client.with_wire(|client| {
-                let upwards = flow(&mut directions.0, client, &mut target, &up, cx)?;
-                let downwards = flow(&mut directions.1, &mut target, client, &down, cx)?;
+                let upwards = flow(&mut directions.0, client, target, &up, cx)?;
+                let downwards = flow(&mut directions.1, target, client, &down, cx)?;
                 if upwards.is_ready() && downwards.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
             })
         });

@@ -69,7 +69,7 @@ fn request(version: Version) -> Request<Body> {
 
 async fn ask(pool: &Pool, to: SocketAddr, tls: &Secure, version: Version) -> Result<String, proxy::SendError> {
     let answer = pool.endpoint_over(to, Some(tls)).forward(&mut request(version), None).await?;
-    Ok(String::from_utf8_lossy(&answer.into_body().collect().await.unwrap().to_bytes()).into_owned())
+    Ok(String::from_utf8_lossy(&answer.into_response().into_body().collect().await.unwrap().to_bytes()).into_owned())
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn an_address_that_changes_its_kind_of_connection_gets_a_new_stack() {
         let pool = Pool::new(PoolConfig::default());
         ask(&pool, address, &tls, Version::HTTP_11).await.unwrap();
         assert_eq!(pool.idle(), 1);
-        let plain = pool.forward(address, &mut request(Version::HTTP_11)).await.unwrap();
+        let plain = pool.send(address, &mut request(Version::HTTP_11)).await.unwrap();
         assert_eq!(plain.status(), 400, "an HTTP request to an HTTPS server");
         drop(plain);
         assert_eq!((pool.len(), pool.idle()), (1, 0));

@@ -133,13 +133,12 @@ async fn exchange(
     accounting.asks(sidecar.app_address);
     let sent = deadline.run(sidecar.app.forward(request, None)).await;
     accounting.app_answers(match &sent {
-        Ok(Ok(response)) => Ok(response.status()),
+        Ok(Ok(answer)) => Ok(answer.status()),
         Ok(Err(error)) if error.is_dial() => Err("connect"),
         Ok(Err(_)) => Err("broken"),
         Err(_limit) => Err("timeout"),
     });
-    let mut response = sent.map_err(timed_out)??;
-    let tunnel = forward::answer(&mut response, upgrade)?;
+    let (response, tunnel) = forward::answer(sent.map_err(timed_out)??, upgrade)?;
     if let Some(tunnel) = tunnel {
         let mut accounting = std::mem::take(accounting);
         accounting.answers(StatusCode::SWITCHING_PROTOCOLS);

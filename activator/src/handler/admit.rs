@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use api::activation::FairShare;
 use api::headers::PASSTHROUGH_LB;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
 use proxy::headers::Headers;
-use proxy::{Added, Body, Extra, Fault, forward};
+use proxy::{Added, Answer, Body, Extra, Fault, forward};
 
 use super::account::{Account, Queued};
 use super::{Client, Door};
@@ -31,7 +31,7 @@ pub async fn serve(
     added: Option<&Added>,
     has_policy: bool,
     account: &mut Account,
-) -> Result<Response<Body>, Fault> {
+) -> Result<Answer, Fault> {
     let mut at_once = if has_policy { None } else { account.revision().throttle.enter_at_once() };
     let Terms { ask, patience } = match at_once {
         Some(_) => Terms { ask: Ask::DEFAULT, patience: None },
@@ -69,9 +69,9 @@ pub async fn serve(
             Some(repeat) => Box::pin(endpoint.repeat(repeat)).await,
         };
         let error = match sent {
-            Ok(response) => {
-                account.pod_answers(Ok(response.status()));
-                return Ok(response);
+            Ok(answer) => {
+                account.pod_answers(Ok(answer.status()));
+                return Ok(answer);
             }
             Err(error) => error,
         };

@@ -24,10 +24,10 @@ use http::{Request, Response, StatusCode};
 use proxy::body::Tracked;
 use proxy::deadline::{Deadline, Limited, Timers};
 use proxy::drain::Drain;
-use proxy::forward;
+use proxy::forward::{self, Pending};
 use proxy::headers::{self, Headers, Present};
 use proxy::upgrade::Tunnel;
-use proxy::{Body, Fault, Peer, Pool, RawQuery};
+use proxy::{Answer, Body, Fault, Peer, Pool, RawQuery};
 use telemetry::traces::{Trace, Traces};
 
 use crate::config::Routing;
@@ -104,72 +104,77 @@ pub struct Routed {
 
 /// Serves one request.
 ///
-/// An `async` block that captures, not an `async fn`: that one would keep room for its arguments twice.
+/// One `async` block that captures: an `async fn` would keep room for its arguments twice, and what such a function
+/// returns is copied once more, which an answer is large enough to feel.
 #[allow(clippy::manual_async_fn)]
 pub fn handle(
     door: Rc<Door>,
     client: Rc<Client>,
     mut request: Request<Body>,
 ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> {
-    async move { Ok(serve(&door, &client, &mut request).await) }
-}
-
-async fn serve(door: &Rc<Door>, client: &Client, request: &mut Request<Body>) -> Response<AnswerBody> {
-    if let Err(fault) = forward::check(request) {
-        return uncounted(door.fault(&fault));
-    }
-    let log = door.shared.switches.request_log();
-    // Log and traces see all headers.
-    if (log.is_some() || door.traces.is_some())
-        && let Err(fault) = headers::as_map(request)
-    {
-        return uncounted(door.fault(&fault));
-    }
-    let present = Headers::of(request).present();
-    if let Some(probe) = probes::classify(Headers::of(request), present) {
-        return uncounted(door.answer_probe(&probe, request));
-    }
-    let arrived = Instant::now();
-    let measure = Measure::arrive(request, client.entrance.is_secure(), arrived);
-    // It tells the pod by the request's headers.
-    let trace = door.traces.as_ref().and_then(|traces| traces.arrive(request, &client.peer));
-    let destination = match door.identify(client, request) {
-        Ok(destination) => destination,
-        Err(Nowhere::Fault(fault)) => return door.charged_to_nobody(door.fault(&fault), measure, trace),
-        Err(Nowhere::Https) => return door.charged_to_nobody(door.to_https(request), measure, trace),
-    };
-    let revision = Arc::clone(&destination.revision);
-    let mut account = Account::open(door, revision, request, &client.peer, measure, log, trace);
-    let (limits, has_policy) = {
-        let settings = destination.revision.settings.load();
-        (settings.limits, settings.policy.is_some())
-    };
-    let routed = Routed { destination, has_policy, present };
-    let mut deadline = door.timers.start_at(limits, arrived);
-    let answered = exchange(door, client, request, &routed, &mut account, &mut deadline).await;
-    let (mut response, tunnel) = match answered {
-        Ok(answered) => answered,
-        Err(fault) => {
-            // Our own answer is not cut by the limit that it reports.
-            deadline = Deadline::unlimited();
-            account.refused(&fault);
-            (door.fault(&fault), None)
+    async move {
+        let request = &mut request;
+        if let Err(fault) = forward::check(request) {
+            return Ok(uncounted(door.fault(&fault)));
         }
-    };
-    account.answers(response.status());
-    if door.server_timing
-        && let Some(timing) = account.timing()
-    {
-        response.headers_mut().append(SERVER_TIMING, timing);
+        let log = door.shared.switches.request_log();
+        // Log and traces see all headers.
+        if (log.is_some() || door.traces.is_some())
+            && let Err(fault) = headers::as_map(request)
+        {
+            return Ok(uncounted(door.fault(&fault)));
+        }
+        let present = Headers::of(request).present();
+        if let Some(probe) = probes::classify(Headers::of(request), present) {
+            return Ok(uncounted(door.answer_probe(&probe, request)));
+        }
+        let arrived = Instant::now();
+        let measure = Measure::arrive(request, client.entrance.is_secure(), arrived);
+        // It tells the pod by the request's headers.
+        let trace = door.traces.as_ref().and_then(|traces| traces.arrive(request, &client.peer));
+        let destination = match door.identify(&client, request) {
+            Ok(destination) => destination,
+            Err(Nowhere::Fault(fault)) => return Ok(door.charged_to_nobody(door.fault(&fault), measure, trace)),
+            Err(Nowhere::Https) => return Ok(door.charged_to_nobody(door.to_https(request), measure, trace)),
+        };
+        let revision = Arc::clone(&destination.revision);
+        let mut account = Account::open(&door, revision, request, &client.peer, measure, log, trace);
+        let (limits, has_policy) = {
+            let settings = destination.revision.settings.load();
+            (settings.limits, settings.policy.is_some())
+        };
+        let routed = Routed { destination, has_policy, present };
+        let mut deadline = door.timers.start_at(limits, arrived);
+        let answered = exchange(&door, &client, request, &routed, &mut account, &mut deadline).await;
+        let (mut response, tunnel) = match answered.and_then(|(answer, upgrade)| forward::answer(answer, upgrade)) {
+            Ok(answered) => answered,
+            Err(fault) => {
+                // Our own answer is not cut by the limit that it reports.
+                deadline = Deadline::unlimited();
+                account.refused(&fault);
+                // Without a pod there is no session with it.
+                account.take_session();
+                (door.fault(&fault), None)
+            }
+        };
+        account.answers(response.status());
+        if let Some(cookie) = account.take_session() {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        if door.server_timing
+            && let Some(timing) = account.timing()
+        {
+            response.headers_mut().append(SERVER_TIMING, timing);
+        }
+        if let Some(tunnel) = tunnel {
+            door.run(tunnel, account, deadline);
+            return Ok(uncounted(response));
+        }
+        Ok(response.map(|body| Tracked::new(Limited::new(body, deadline), account.into())))
     }
-    if let Some(tunnel) = tunnel {
-        door.run(tunnel, account, deadline);
-        return uncounted(response);
-    }
-    response.map(|body| Tracked::new(Limited::new(body, deadline), account.into()))
 }
 
-/// Rewrites the request, waits for a pod and asks it, prepares its answer.
+/// Rewrites the request, waits for a pod and asks it. Returns its answer, and the client's side of an upgrade.
 async fn exchange(
     door: &Door,
     client: &Client,
@@ -177,18 +182,13 @@ async fn exchange(
     routed: &Routed,
     account: &mut Account,
     deadline: &mut Deadline,
-) -> Result<(Response<Body>, Option<Tunnel>), Fault> {
+) -> Result<(Answer, Option<Pending>), Fault> {
     let Ready { upgrade, added } = door.rewrite(client, request, routed)?;
     let serve = admit::serve(door, client, request, added.as_deref(), routed.has_policy, account);
-    let mut response = match deadline.run(serve).await {
-        Ok(served) => served?,
-        Err(limit) => return Err(Fault::Timeout { limit, text: TIMEOUT_TEXT }),
-    };
-    let tunnel = forward::answer(&mut response, upgrade)?;
-    if let Some(cookie) = account.take_session() {
-        response.headers_mut().append(SET_COOKIE, cookie);
+    match deadline.run(serve).await {
+        Ok(served) => Ok((served?, upgrade)),
+        Err(limit) => Err(Fault::Timeout { limit, text: TIMEOUT_TEXT }),
     }
-    Ok((response, tunnel))
 }
 
 impl Door {

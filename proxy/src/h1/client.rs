@@ -58,7 +58,7 @@ pub(crate) enum Failure {
     /// Nothing was written: the request is whole and may go anywhere.
     Unsent(ExchangeError),
     /// Written, and the target ended before the first byte of an answer. `Some` if it may be repeated.
-    Died(ExchangeError, Option<Repeat>),
+    Died(ExchangeError, Option<Box<Repeat>>),
     /// Anything later.
     Broken(ExchangeError),
 }
@@ -88,12 +88,6 @@ pub(crate) enum Reading {
     Lines,
 }
 
-/// A head as it was read.
-enum Head {
-    Simple(Simple),
-    Whole(Response<()>),
-}
-
 /// A connection to a target.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -105,6 +99,9 @@ pub(crate) struct Connection {
     sending: Option<Sending>,
     reusable: bool,
     lifetime: Option<Duration>,
+    /// The head of the answer under way, but for its lines if they were not read. Here, because it is handed on a dozen
+    /// times on its way.
+    head: Response<()>,
     lines: Option<Lines>,
 }
 
@@ -119,12 +116,31 @@ struct Sending {
 impl Connection {
     pub(crate) fn new(stream: Stream, title_case: bool) -> Self {
         let (wire, decoder) = (Wire::new(stream), Decoder::default());
-        Self { wire, title_case, decoder, sending: None, reusable: true, lifetime: None, lines: None }
+        Self {
+            wire,
+            title_case,
+            decoder,
+            sending: None,
+            reusable: true,
+            lifetime: None,
+            head: Response::new(()),
+            lines: None,
+        }
     }
 
     /// Whether a connection can be trusted with another exchange; see [`Wire::is_quiet`].
     pub(crate) fn is_quiet(&mut self, rested: bool) -> bool {
         self.wire.is_quiet(rested)
+    }
+
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.head.status()
+    }
+
+    /// The head of the answer.
+    pub(crate) fn take_head(&mut self) -> Response<()> {
+        std::mem::take(&mut self.head)
     }
 
     /// The header lines of the answer, if they were not read.
@@ -144,7 +160,7 @@ impl Connection {
         request: &mut Request<Body>,
         reading: Reading,
         extra: Option<Extra<'_>>,
-    ) -> Result<(Response<()>, Box<Self>), Failure> {
+    ) -> Result<Box<Self>, Failure> {
         let mut whole = None;
         let ending = self.put_head(request, extra, &mut whole);
         if let Err(error) = poll_fn(|cx| self.wire.poll_write_some(cx)).await {
@@ -185,26 +201,22 @@ impl Connection {
     }
 
     /// Sends a request once more, on a connection that has not been used yet.
-    pub(crate) async fn repeat(mut self: Box<Self>, repeat: Repeat) -> Result<(Response<()>, Box<Self>), Failure> {
+    pub(crate) async fn repeat(mut self: Box<Self>, repeat: Repeat) -> Result<Box<Self>, Failure> {
         *self.wire.small() = repeat.head;
         self.send_repeatable(repeat.asker).await
     }
 
     /// Keeps what is written until there is an answer.
-    async fn send_repeatable(mut self: Box<Self>, asker: Asker) -> Result<(Response<()>, Box<Self>), Failure> {
+    async fn send_repeatable(mut self: Box<Self>, asker: Asker) -> Result<Box<Self>, Failure> {
         let written = poll_fn(|cx| self.wire.poll_write_out(cx)).await;
         let head = self.wire.take_small();
         match written {
             Ok(()) => self.answer(asker, Some(head)).await,
-            Err(error) => Err(Failure::Died(error.into(), Some(Repeat { head, asker }))),
+            Err(error) => Err(Failure::Died(error.into(), Some(Box::new(Repeat { head, asker })))),
         }
     }
 
-    async fn answer(
-        mut self: Box<Self>,
-        asker: Asker,
-        mut head: Option<Vec<u8>>,
-    ) -> Result<(Response<()>, Box<Self>), Failure> {
+    async fn answer(mut self: Box<Self>, asker: Asker, mut head: Option<Vec<u8>>) -> Result<Box<Self>, Failure> {
         // There may be any number of answers before the answer: the clock and the client have their turn in between.
         let mut pause = false;
         loop {
@@ -215,21 +227,22 @@ impl Connection {
                 }
                 self.poll_head(&asker, cx)
             });
-            let answered = match answered.await {
-                Ok(answered) => answered,
+            match answered.await {
+                Ok(()) => {}
                 Err(error) if !error.is_end() || !self.wire.input.is_empty() => return Err(Failure::Broken(error)),
-                Err(error) => return Err(Failure::Died(error, head.map(|head| Repeat { head, asker }))),
-            };
+                Err(error) => {
+                    return Err(Failure::Died(error, head.map(|head| Box::new(Repeat { head, asker }))));
+                }
+            }
             // From here on there has been an answer, and the buffer may serve again.
             if let Some(head) = head.take() {
                 self.wire.give_small(head);
             }
-            let response = match answered {
-                Head::Simple(simple) => return Ok(self.begin_simple(simple)),
-                Head::Whole(response) => response,
-            };
-            match response.status() {
-                StatusCode::SWITCHING_PROTOCOLS => return Ok((response, self)),
+            if self.lines.is_some() {
+                return Ok(self);
+            }
+            match self.head.status() {
+                StatusCode::SWITCHING_PROTOCOLS => return Ok(self),
                 StatusCode::CONTINUE => {
                     if let Some(sending) = &mut self.sending {
                         sending.hold = None;
@@ -237,36 +250,31 @@ impl Connection {
                 }
                 status if status.is_informational() => {
                     if let Some(origin) = &asker.origin {
-                        origin.interim(status, &end_to_end(response.headers()));
+                        origin.interim(status, &end_to_end(self.head.headers()));
                     }
                 }
-                _ => return self.begin_body(&asker.method, response),
+                _ => return self.begin_body(&asker.method),
             }
             pause = true;
         }
     }
 
-    fn begin_body(
-        mut self: Box<Self>,
-        method: &Method,
-        response: Response<()>,
-    ) -> Result<(Response<()>, Box<Self>), Failure> {
+    fn begin_body(mut self: Box<Self>, method: &Method) -> Result<Box<Self>, Failure> {
+        let response = &self.head;
         let framing = framing::of_answer(method, response.status(), response.version(), response.headers());
         let (framing, reusable) = framing.map_err(|why| Failure::Broken(ExchangeError::Malformed(why.into())))?;
         let keep_alive = response.headers().get("keep-alive");
         self.lifetime = keep_alive.and_then(|value| framing::announced_lifetime(value.as_bytes()));
         self.expect_body(framing, reusable);
-        Ok((response, self))
+        Ok(self)
     }
 
-    fn begin_simple(mut self: Box<Self>, simple: Simple) -> (Response<()>, Box<Self>) {
+    fn begin_simple(&mut self, simple: Simple) {
         self.lifetime = simple.lifetime;
         self.expect_body(simple.framing, simple.reusable);
-        let mut response = Response::new(());
-        *response.status_mut() = simple.status;
-        *response.version_mut() = simple.version;
+        *self.head.status_mut() = simple.status;
+        *self.head.version_mut() = simple.version;
         self.lines = Some(simple.lines);
-        (response, self)
     }
 
     fn expect_body(&mut self, framing: Framing, reusable: bool) {
@@ -279,19 +287,26 @@ impl Connection {
         }
     }
 
-    fn poll_head(&mut self, asker: &Asker, cx: &mut Context<'_>) -> Poll<Result<Head, ExchangeError>> {
+    /// The next head: with [`Connection::lines`] if it is simple, and then its body is expected as well.
+    fn poll_head(&mut self, asker: &Asker, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
         self.pump(cx)?;
-        let title_case = self.title_case;
+        let (title_case, mut simple, head) = (self.title_case, None, &mut self.head);
         let read = |bytes: &[u8]| {
-            if asker.reading == Reading::Lines
-                && let Some(simple) = lines::read(bytes, &asker.method, title_case)
-            {
-                return Ok(Head::Simple(simple));
+            if asker.reading == Reading::Lines {
+                simple = lines::read(bytes, &asker.method, title_case);
             }
-            head::response(bytes).map(Head::Whole)
+            if simple.is_none() {
+                *head = head::response(bytes)?;
+            }
+            Ok(())
         };
         match ready!(self.wire.poll_head(cx, MOST_HEAD, read)) {
-            Ok(response) => Poll::Ready(Ok(response)),
+            Ok(()) => {
+                if let Some(simple) = simple {
+                    self.begin_simple(simple);
+                }
+                Poll::Ready(Ok(()))
+            }
             Err(HeadError::Eof { begun: false }) => Poll::Ready(Err(ExchangeError::Eof)),
             Err(HeadError::Eof { begun: true }) => {
                 Poll::Ready(Err(ExchangeError::Malformed("unexpected EOF in the head".into())))
@@ -344,8 +359,8 @@ impl Connection {
     }
 
     /// The bytes of a connection that has switched protocols.
-    pub(crate) fn into_wire(self) -> Wire {
-        self.wire
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 }
 

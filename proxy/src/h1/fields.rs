@@ -179,6 +179,13 @@ impl Fields {
         self.head.len()
     }
 
+    /// The first value of a header.
+    pub(crate) fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        // Each request is asked for its Host, most for nothing else.
+        let at = if *name == HOST { self.host.without(self.removed).next() } else { self.named(name).next() };
+        self.value(at?)
+    }
+
     /// The values of a header, in order.
     pub(crate) fn all(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         self.named(name).filter_map(|at| self.value(at))
@@ -220,8 +227,7 @@ impl Fields {
 
     fn named(&self, name: &HeaderName) -> impl Iterator<Item = usize> {
         let wanted = name.as_str().as_bytes();
-        let at = if *name == HOST { self.host } else { self.all };
-        at.without(self.removed).filter(move |at| {
+        self.all.without(self.removed).filter(move |at| {
             let name = self.lines.get(*at).and_then(|line| self.head.get(line.range_of_name()));
             name.is_some_and(|name| name.eq_ignore_ascii_case(wanted))
         })

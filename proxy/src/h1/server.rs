@@ -50,7 +50,7 @@ pub(crate) async fn serve<S, B>(stream: Stream, config: &ServerConfig, drain: &D
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
-    B: AnswerBody,
+    B: AnswerBody + Unpin,
     B::Error: Into<BoxError>,
 {
     let origin = Origin::new(stream, config.title_case_headers);
@@ -112,54 +112,70 @@ impl Busy<'_> {
     where
         S: Service<Request<Body>, Response = Response<B>>,
         S::Error: Into<BoxError>,
-        B: AnswerBody,
+        B: AnswerBody + Unpin,
         B::Error: Into<BoxError>,
     {
         let mut rest = pin!(Rest::new(self.origin.requests()));
         loop {
-            let head = match poll_fn(|cx| self.poll_head(rest.as_mut(), cx)).await {
-                Next::Head(head) => head,
-                Next::Refused(malformed) => return self.refuse(malformed).await,
-                Next::Ended(ended) => return ended,
+            let (asked, request) = {
+                // Read into this place: heads and answers are large, and to hand them on costs more than to look at them.
+                let mut head = None;
+                match poll_fn(|cx| self.poll_head(&mut head, rest.as_mut(), cx)).await {
+                    Next::Head => {}
+                    Next::Refused(malformed) => return self.refuse(malformed).await,
+                    Next::Ended(ended) => return ended,
+                }
+                let Some(head) = head else { return Ended::Gone };
+                (Asked::of(&head), self.begin(head))
             };
-            let asked = Asked::of(&head);
-            let answer = {
-                let mut call = pin!(service.call(self.begin(head)));
+            let mut answer = None;
+            {
+                let mut call = pin!(service.call(request));
                 poll_fn(|cx| match call.as_mut().poll(cx) {
-                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                    Poll::Pending => self.poll_hang_up(cx).map(|()| None),
+                    Poll::Ready(answered) => {
+                        answer = Some(answered);
+                        Poll::Ready(())
+                    }
+                    Poll::Pending => self.poll_hang_up(cx),
                 })
-                .await
-            };
-            // A client that is gone is told nothing; dropping the call has ended what it asked for.
-            let Some(answer) = answer else { return Ended::Gone };
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(error) => {
-                    tracing::debug!(error = %error.into(), "connection ended by its service");
+                .await;
+            }
+            match &mut answer {
+                Some(Ok(answer)) => {
+                    if let Some(ended) = self.answer(&asked, answer).await {
+                        return ended;
+                    }
+                }
+                Some(Err(_)) => {
+                    if let Some(Err(error)) = answer {
+                        tracing::debug!(error = %error.into(), "connection ended by its service");
+                    }
                     return Ended::Gone;
                 }
-            };
-            match self.answer(&asked, answer).await {
-                None => {}
-                Some(ended) => return ended,
+                // A client that is gone is told nothing; dropping the call has ended what it asked for.
+                None => return Ended::Gone,
             }
         }
     }
 
     /// The next head, or why there is none. Nothing but a resting connection waits long for its first byte.
-    fn poll_head(&self, mut rest: Pin<&mut Rest>, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_head(&self, head: &mut Option<RequestHead>, mut rest: Pin<&mut Rest>, cx: &mut Context<'_>) -> Poll<Next> {
         let most = self.config.max_header_bytes;
         let (keep_lines, title_case) = (self.config.keep_lines, self.config.title_case_headers);
         let read = |bytes: &[u8]| {
-            let simple = if keep_lines { fields::read(bytes, title_case) } else { None };
-            simple.map_or_else(|| head::request(bytes), Ok)
+            if keep_lines {
+                *head = fields::read(bytes, title_case);
+            }
+            if head.is_none() {
+                *head = Some(head::request(bytes)?);
+            }
+            Ok(())
         };
         let side = &mut *self.origin.side.borrow_mut();
         match side.wire.poll_head(cx, most, read) {
-            Poll::Ready(Ok(head)) => {
+            Poll::Ready(Ok(())) => {
                 rest.head_timer = None;
-                return Poll::Ready(Next::Head(head));
+                return Poll::Ready(Next::Head);
             }
             Poll::Ready(Err(HeadError::Malformed(malformed))) => return Poll::Ready(Next::Refused(malformed)),
             Poll::Ready(Err(HeadError::Eof { .. } | HeadError::Io(_))) => {
@@ -212,31 +228,31 @@ impl Busy<'_> {
     }
 
     /// Writes an answer; `None` if the connection goes on.
-    async fn answer<B>(&self, asked: &Asked, answer: Response<B>) -> Option<Ended>
+    async fn answer<B>(&self, asked: &Asked, answer: &mut Response<B>) -> Option<Ended>
     where
-        B: AnswerBody,
+        B: AnswerBody + Unpin,
         B::Error: Into<BoxError>,
     {
-        let (parts, mut body) = answer.into_parts();
-        let passed = body.take_lines();
-        let ending = encode::ending(&asked.method, asked.version, parts.status, body.size_hint().exact());
-        let keep = self.keep(asked, &parts.headers, ending);
+        let status = answer.status();
+        let ending = encode::ending(&asked.method, asked.version, status, answer.body().size_hint().exact());
+        let keep = self.keep(asked, answer.headers(), ending);
         {
+            let passed = answer.body_mut().take_lines();
             let side = &mut *self.origin.side.borrow_mut();
             side.interim = false;
             let title_case = side.title_case;
             side.wire.small().reserve(512);
             let out = side.wire.small();
-            encode::response(out, parts.status, &parts.headers, passed.as_ref(), ending, keep, title_case);
+            encode::response(out, status, answer.headers(), passed.as_ref(), ending, keep, title_case);
         }
-        let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-        drop((parts, passed));
-        let (mut body, mut outgoing) = (pin!(body), Outgoing::new(ending));
+        // Not needed any more, and a body may take long.
+        *answer.headers_mut() = HeaderMap::new();
+        let (mut body, mut outgoing) = (Pin::new(answer.body_mut()), Outgoing::new(ending));
         if let Err(error) = poll_fn(|cx| self.poll_answer(body.as_mut(), &mut outgoing, cx)).await {
             tracing::debug!(%error, "answer broke off");
             return Some(Ended::Gone);
         }
-        if switching {
+        if status == StatusCode::SWITCHING_PROTOCOLS {
             let handed = self.origin.side.borrow_mut().hand_over.take();
             return Some(handed.map_or(Ended::Closing, |handed| {
                 let _ = handed.send(());
@@ -327,7 +343,7 @@ impl Busy<'_> {
             Malformed::TooLarge => Fault::HeadTooLarge,
         };
         let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep_alive: false };
-        self.answer(&asked, fault.response(self.config.hop)).await.unwrap_or(Ended::Closing)
+        self.answer(&asked, &mut fault.response(self.config.hop)).await.unwrap_or(Ended::Closing)
     }
 }
 
@@ -345,9 +361,8 @@ impl Asked {
     }
 }
 
-#[allow(clippy::large_enum_variant)] // lives for one poll; a box would be an allocation per request
 enum Next {
-    Head(RequestHead),
+    Head,
     Refused(Malformed),
     Ended(Ended),
 }

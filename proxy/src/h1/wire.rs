@@ -59,8 +59,8 @@ pub(crate) struct Wire {
 }
 
 /// What the first read for a head gave.
-enum First<H> {
-    Head(Result<H, Malformed>),
+enum First {
+    Head(Result<(), Malformed>),
     Piece,
     Eof,
 }
@@ -80,13 +80,14 @@ impl Wire {
         Self { stream, input: BytesMut::new(), searched: 0, bulk: SCRATCH, output: Output::default() }
     }
 
-    /// Reads until the parser has a whole head of at most this many bytes.
-    pub(crate) fn poll_head<H>(
+    /// Reads until the parser has been given a whole head of at most this many bytes. It keeps what it reads itself: a
+    /// head is too large to be handed from call to call.
+    pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         most: usize,
-        parse: impl Fn(&[u8]) -> Result<H, Malformed>,
-    ) -> Poll<Result<H, HeadError>> {
+        mut parse: impl FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> Poll<Result<(), HeadError>> {
         loop {
             if !self.input.is_empty() {
                 let blank = head::blank(&self.input);
@@ -108,7 +109,7 @@ impl Wire {
                 }
             }
             if self.input.is_empty() {
-                match ready!(self.poll_first(cx, most, &parse))? {
+                match ready!(self.poll_first(cx, most, &mut parse))? {
                     First::Head(head) => return Poll::Ready(head.map_err(Into::into)),
                     First::Piece => {}
                     First::Eof => return Poll::Ready(Err(HeadError::Eof { begun: false })),
@@ -120,12 +121,12 @@ impl Wire {
     }
 
     /// Nearly every head comes whole: it is parsed where it was read.
-    fn poll_first<H>(
+    fn poll_first(
         &mut self,
         cx: &mut Context<'_>,
         most: usize,
-        parse: &impl Fn(&[u8]) -> Result<H, Malformed>,
-    ) -> Poll<io::Result<First<H>>> {
+        parse: &mut impl FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> Poll<io::Result<First>> {
         READ.with_borrow_mut(|buffer| {
             let read = ready!(poll_read(&mut self.stream, cx, buffer))?;
             let bytes = &buffer[..read];

@@ -27,7 +27,8 @@ impl<'a> Headers<'a> {
 
     /// The first value of a header.
     pub fn get(self, name: &HeaderName) -> Option<&'a [u8]> {
-        self.all(name).next()
+        let of_lines = self.lines.and_then(|lines| lines.first(name));
+        of_lines.or_else(|| self.map.get(name).map(HeaderValue::as_bytes))
     }
 
     /// All values of a header, in order.

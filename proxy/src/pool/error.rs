@@ -111,7 +111,7 @@ impl From<Failure> for SendError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Unsent(error) => Self::unsent(error.into()),
-            Failure::Died(error, repeat) => Self::unanswered(error.into(), repeat.map(Box::new)),
+            Failure::Died(error, repeat) => Self::unanswered(error.into(), repeat),
             Failure::Broken(error) => Self::sent(error.into()),
         }
     }
