@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::BoxError;
 use crate::body::{AnswerBody, Body};
+use crate::clock;
 use crate::drain::Drain;
 use crate::h1;
 use crate::runtime::LocalExecutor;
@@ -187,7 +188,7 @@ where
     };
     let Ok(Ok(Some((stream, protocol)))) = opened else { return };
     match protocol {
-        Protocol::Http1 => h1::server::serve(stream, &config, &drain, &service).await,
+        Protocol::Http1 => clock::turns(h1::server::serve(stream, &config, &drain, &service)).await,
         Protocol::Http2 => {
             // Boxed: an HTTP/1 connection should not reserve room for this one.
             Box::pin(async {

@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::BoxError;
 use crate::body::AnswerBody;
+use crate::clock;
 use crate::h1::Lines;
 
 /// The limits of a request; `None` is off, zero expires at once.
@@ -97,6 +98,11 @@ impl Watch {
         self.last_byte = now;
     }
 
+    /// Whether there is any limit.
+    pub fn is_limited(&self) -> bool {
+        self.total_at.is_some() || self.response_start_at.is_some() || self.idle.is_some()
+    }
+
     /// Which limit comes first, and when.
     pub fn next(&self) -> Option<(Instant, Limit)> {
         let mut first = self.total_at.map(|at| (at, Limit::Total));
@@ -119,7 +125,15 @@ impl Watch {
 
 /// Timers that were used and may be used again; one per runtime, since a timer belongs to its runtime. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Timers(Rc<RefCell<Vec<Pin<Box<Sleep>>>>>);
+pub struct Timers(Rc<RefCell<Vec<Box<Timed>>>>);
+
+/// A [`Watch`] with its timer. Boxed: it goes along with requests and answers, from hand to hand.
+#[derive(Debug)]
+struct Timed {
+    watch: Watch,
+    /// Made when first waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
 
 impl Timers {
     /// Kept at most.
@@ -127,36 +141,42 @@ impl Timers {
 
     /// Starts the clock of a request.
     pub fn start(&self, limits: Limits) -> Deadline {
-        Deadline { watch: Watch::new(limits, Instant::now()), timer: None, spare: Some(self.clone()) }
+        self.start_at(limits, clock::now().into_std())
     }
 
     /// The same for a request that started then, when somebody has looked at the clock already.
     pub fn start_at(&self, limits: Limits, start: std::time::Instant) -> Deadline {
-        Deadline { watch: Watch::new(limits, start.into()), timer: None, spare: Some(self.clone()) }
+        let watch = Watch::new(limits, start.into());
+        let timed = watch.is_limited().then(|| match self.0.borrow_mut().pop() {
+            Some(mut timed) => {
+                timed.watch = watch;
+                timed
+            }
+            None => Box::new(Timed { watch, timer: None }),
+        });
+        Deadline { timed, spare: Some(self.clone()) }
     }
 
-    fn give_back(&self, timer: Pin<Box<Sleep>>) {
+    fn give_back(&self, timed: Box<Timed>) {
         let mut timers = self.0.borrow_mut();
         if timers.len() < Self::MOST {
-            timers.push(timer);
+            timers.push(timed);
         }
     }
 }
 
-/// A [`Watch`] with its timer.
+/// The limits of one request, and its timer. `None`: there are none.
 #[derive(Debug)]
 pub struct Deadline {
-    watch: Watch,
-    /// Taken when first waited for; `None` while no limit is set.
-    timer: Option<Pin<Box<Sleep>>>,
+    timed: Option<Box<Timed>>,
     /// Where the timer comes from and goes to.
     spare: Option<Timers>,
 }
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        if let (Some(timer), Some(spare)) = (self.timer.take(), &self.spare) {
-            spare.give_back(timer);
+        if let (Some(timed), Some(spare)) = (self.timed.take(), &self.spare) {
+            spare.give_back(timed);
         }
     }
 }
@@ -164,19 +184,20 @@ impl Drop for Deadline {
 impl Deadline {
     /// Starts the clock of a request.
     pub fn start(limits: Limits) -> Self {
-        Self { watch: Watch::new(limits, Instant::now()), timer: None, spare: None }
+        let watch = Watch::new(limits, Instant::now());
+        Self { timed: watch.is_limited().then(|| Box::new(Timed { watch, timer: None })), spare: None }
     }
 
     /// No limits at all.
     pub fn unlimited() -> Self {
-        Self::start(Limits::default())
+        Self { timed: None, spare: None }
     }
 
     /// The response head is out: the response-start limit is met.
     pub fn started(&mut self) {
+        let Some(Timed { watch, .. }) = self.timed.as_deref_mut() else { return };
         // Without an idle limit nobody asks when.
-        let now = if self.watch.idle.is_some() { Instant::now() } else { self.watch.last_byte };
-        self.watch.started(now);
+        watch.started(if watch.idle.is_some() { clock::now() } else { watch.last_byte });
     }
 
     /// Runs a future until it ends or a limit is reached.
@@ -191,22 +212,27 @@ impl Deadline {
     }
 
     fn byte(&mut self) {
-        if self.watch.idle.is_some() {
-            self.watch.moved(Instant::now());
+        if let Some(Timed { watch, .. }) = self.timed.as_deref_mut()
+            && watch.idle.is_some()
+        {
+            watch.moved(clock::now());
         }
+    }
+
+    /// Whether a timer runs.
+    fn is_armed(&self) -> bool {
+        self.timed.as_ref().is_some_and(|timed| timed.timer.is_some())
     }
 
     /// Ready when a limit is reached. The timer is moved only when it fires, not at each byte.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Limit> {
+        let Some(Timed { watch, timer }) = self.timed.as_deref_mut() else { return Poll::Pending };
         loop {
-            let Some((at, limit)) = self.watch.next() else { return Poll::Pending };
-            if at == self.watch.start {
+            let Some((at, limit)) = watch.next() else { return Poll::Pending };
+            if at == watch.start {
                 return Poll::Ready(limit); // a limit of zero; timers are a millisecond late
             }
-            let timer = self.timer.get_or_insert_with(|| {
-                let spare = self.spare.as_ref().and_then(|spare| spare.0.borrow_mut().pop());
-                spare.unwrap_or_else(|| Box::pin(tokio::time::sleep_until(at)))
-            });
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             if at < timer.deadline() {
                 timer.as_mut().reset(at);
             }
@@ -293,7 +319,7 @@ where
                 this.deadline.byte();
                 // A body that is always ready must not outrun the total limit; look at the clock only if there is more to
                 // come, and if the timer is armed anyway.
-                if this.deadline.timer.is_some()
+                if this.deadline.is_armed()
                     && !this.body.is_end_stream()
                     && let Poll::Ready(limit) = this.deadline.poll_expired(cx)
                 {

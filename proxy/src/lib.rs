@@ -21,6 +21,7 @@
 pub mod accept;
 pub mod body;
 pub mod certificates;
+pub mod clock;
 pub mod deadline;
 pub mod dial;
 pub mod drain;

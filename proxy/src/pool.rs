@@ -31,6 +31,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use crate::body::Body;
+use crate::clock;
 use crate::dial::{DialPolicy, dial};
 use crate::h1::client::{Connection, Failure, Reading};
 pub use crate::h1::client::{ExchangeError, Repeat};
@@ -355,7 +356,7 @@ impl Endpoint {
     fn checkout(&self) -> Option<Box<Connection>> {
         loop {
             let mut idle = self.inner.idle.borrow_mut().pop()?;
-            let rested = idle.since.elapsed();
+            let rested = clock::now().saturating_duration_since(idle.since);
             if rested <= idle.lifetime && idle.connection.is_quiet(rested >= TRUSTED_FOR) {
                 return Some(idle.connection);
             }
@@ -487,7 +488,7 @@ impl Lease {
                 return;
             }
             let counted = Counted::new(&endpoint.all_idle);
-            idle.push(Idle { connection, _counted: counted, since: Instant::now(), lifetime: self.lifetime });
+            idle.push(Idle { connection, _counted: counted, since: clock::now(), lifetime: self.lifetime });
         }
         if !endpoint.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(&endpoint), endpoint.config.idle_lifetime.min(SWEEP)));

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use prost::Message;
 use proxy::body::{End, Observe};
+use proxy::clock;
 use proxy::deadline::{Limits, Timers};
 use proxy::{Drain, Endpoint, Pool, PoolConfig};
 use telemetry::Identity;
@@ -175,7 +176,7 @@ struct Measure {
 impl InFlight {
     /// Counts an arrival.
     pub fn arrive(sidecar: &Rc<Sidecar>, proxied: bool, arrival: Option<Arrival>) -> Self {
-        let now = Instant::now();
+        let now = clock::now().into_std();
         sidecar.window.borrow_mut().arrive(now.duration_since(sidecar.epoch), proxied);
         sidecar.active.set(sidecar.active.get() + 1);
         let measure = arrival.map(|arrival| {
@@ -196,7 +197,7 @@ impl InFlight {
     pub fn runs(&mut self, slot: Option<Slot>) {
         self.slot = slot;
         if let Some(measure) = &mut self.measure {
-            measure.running_since = Some(Instant::now());
+            measure.running_since = Some(clock::now().into_std());
         }
     }
 
@@ -205,7 +206,7 @@ impl InFlight {
         if let Some(measure) = &mut self.measure
             && let Some(since) = measure.running_since
         {
-            measure.answer = Some(Answer { status, after: since.elapsed() });
+            measure.answer = Some(Answer { status, after: clock::now().into_std().duration_since(since) });
         }
     }
 
@@ -229,7 +230,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let now = Instant::now();
+        let now = clock::now().into_std();
         drop(self.slot.take());
         self.sidecar.window.borrow_mut().leave(now.duration_since(self.sidecar.epoch), self.proxied);
         self.upgraded();

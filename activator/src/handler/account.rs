@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, Request, StatusCode};
 use proxy::body::{End, Observe};
+use proxy::clock;
 use proxy::{Body, Fault, Peer};
 use telemetry::request_log::{Entry, RequestLog};
 use telemetry::traces::Trace;
@@ -119,7 +120,7 @@ impl Account {
     pub fn asks(&mut self, pod: SocketAddr) {
         // What comes before, unless it is a wait or another pod, takes microseconds: not worth a look at the clock.
         let at_once = !self.timing.has_waited() && !self.measure.has_asked();
-        self.measure.asks(if at_once { self.measure.start() } else { Instant::now() });
+        self.measure.asks(if at_once { self.measure.start() } else { clock::now().into_std() });
         if let Some(trace) = &mut self.trace {
             trace.asks(pod);
         }
@@ -127,7 +128,7 @@ impl Account {
 
     /// The head of the pod's answer is there, or why there is none.
     pub fn pod_answers(&mut self, answer: Result<StatusCode, &'static str>) {
-        let now = Instant::now();
+        let now = clock::now().into_std();
         self.measure.pod_answers(answer, now);
         if let Some(trace) = &mut self.trace {
             trace.next_answers(answer);
@@ -145,7 +146,7 @@ impl Account {
 
     /// Where the time went until now, as a `Server-Timing` header.
     pub fn timing(&self) -> Option<HeaderValue> {
-        HeaderValue::try_from(self.timing.header(self.measure.start().elapsed())).ok()
+        HeaderValue::try_from(self.timing.header(clock::now().into_std() - self.measure.start())).ok()
     }
 
     /// The pod was not there, and another one is tried; a word for why. Its slot is free again.
@@ -219,7 +220,7 @@ impl Drop for Account {
         self.leave_pod();
         let (shared, shard) = (&self.door.shared, self.door.shard);
         let revision = self.revision().metrics(&shared.metrics);
-        let now = Instant::now();
+        let now = clock::now().into_std();
         shared.metrics.record(shard, Some(revision), &self.measure, now);
         self.in_flight.ends(now);
     }
@@ -229,7 +230,7 @@ impl Drop for Account {
 pub fn told(door: &Door, mut measure: Measure, trace: Option<Box<Trace>>, status: StatusCode, bytes: usize) {
     measure.answers(status);
     measure.data(bytes);
-    door.shared.metrics.record(door.shard, None, &measure, Instant::now());
+    door.shared.metrics.record(door.shard, None, &measure, clock::now().into_std());
     if let Some(mut trace) = trace {
         trace.answers(status);
         trace.data(bytes);

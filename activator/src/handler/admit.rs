@@ -2,11 +2,12 @@
 //! been sent, or what was sent may be sent again.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::activation::FairShare;
 use api::headers::PASSTHROUGH_LB;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
+use proxy::clock;
 use proxy::headers::Headers;
 use proxy::{Added, Answer, Body, Extra, Fault, forward};
 
@@ -166,7 +167,7 @@ async fn in_line(
     asleep: bool,
     patience: Option<Duration>,
 ) -> Result<Permit, Fault> {
-    let start = Instant::now();
+    let start = clock::now().into_std();
     account.joins(start);
     let revision = account.revision();
     if asleep {
@@ -174,7 +175,7 @@ async fn in_line(
     }
     door.shared.reporter.waits(revision, start);
     let permit = InLine::new(door, revision, wait).turn(patience).await;
-    account.waited(start, Instant::now());
+    account.waited(start, clock::now().into_std());
     permit.ok_or_else(|| Fault::Other {
         status: StatusCode::SERVICE_UNAVAILABLE,
         reason: "queue-timeout",

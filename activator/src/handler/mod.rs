@@ -16,12 +16,12 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use api::headers::NETWORK_HASH;
 use http::header::{HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use proxy::body::Tracked;
+use proxy::clock;
 use proxy::deadline::{Deadline, Limited, Timers};
 use proxy::drain::Drain;
 use proxy::forward::{self, Pending};
@@ -128,7 +128,7 @@ pub fn handle(
         if let Some(probe) = probes::classify(Headers::of(request), present) {
             return Ok(uncounted(door.answer_probe(&probe, request)));
         }
-        let arrived = Instant::now();
+        let arrived = clock::now().into_std();
         let measure = Measure::arrive(request, client.entrance.is_secure(), arrived);
         // It tells the pod by the request's headers.
         let trace = door.traces.as_ref().and_then(|traces| traces.arrive(request, &client.peer));

@@ -15,6 +15,7 @@ use std::time::Instant;
 use api::stat::{Stat, WireStatMessage, WireStatMessages};
 use bytes::Bytes;
 use prost::Message;
+use proxy::clock;
 use tokio::sync::mpsc;
 
 use crate::revision::{Revision, RevisionKey};
@@ -70,7 +71,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let now = self.ended.unwrap_or_else(Instant::now);
+        let now = self.ended.unwrap_or_else(|| clock::now().into_std());
         if let Some(window) = self.revision.load.lock().as_mut() {
             window.leave(now);
         }

@@ -22,7 +22,7 @@ use super::head::{self, Malformed};
 use super::lines::{self, Lines, Simple};
 use super::origin::Origin;
 use super::outgoing::Outgoing;
-use super::wire::{HeadError, Wire};
+use super::wire::{HeadError, ReadHead, Wire};
 use crate::BoxError;
 use crate::body::Body;
 use crate::headers::{Headers, Present, expects_continue};
@@ -290,19 +290,10 @@ impl Connection {
     /// The next head: with [`Connection::lines`] if it is simple, and then its body is expected as well.
     fn poll_head(&mut self, asker: &Asker, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
         self.pump(cx)?;
-        let (title_case, mut simple, head) = (self.title_case, None, &mut self.head);
-        let read = |bytes: &[u8]| {
-            if asker.reading == Reading::Lines {
-                simple = lines::read(bytes, &asker.method, title_case);
-            }
-            if simple.is_none() {
-                *head = head::response(bytes)?;
-            }
-            Ok(())
-        };
-        match ready!(self.wire.poll_head(cx, MOST_HEAD, read)) {
+        let mut reader = Reader { asker, title_case: self.title_case, simple: None, head: &mut self.head };
+        match ready!(self.wire.poll_head(cx, MOST_HEAD, &mut reader)) {
             Ok(()) => {
-                if let Some(simple) = simple {
+                if let Some(simple) = reader.simple {
                     self.begin_simple(simple);
                 }
                 Poll::Ready(Ok(()))
@@ -361,6 +352,33 @@ impl Connection {
     /// The bytes of a connection that has switched protocols.
     pub(crate) fn wire(&mut self) -> &mut Wire {
         &mut self.wire
+    }
+}
+
+/// Reads the head of an answer.
+struct Reader<'a> {
+    asker: &'a Asker,
+    title_case: bool,
+    simple: Option<Simple>,
+    /// If it is not simple.
+    head: &'a mut Response<()>,
+}
+
+impl ReadHead for Reader<'_> {
+    fn read_simple(&mut self, bytes: &[u8]) -> Option<usize> {
+        if self.asker.reading != Reading::Lines {
+            return None;
+        }
+        let (simple, length) = lines::read(bytes, &self.asker.method, self.title_case)?;
+        self.simple = Some(simple);
+        Some(length)
+    }
+
+    fn read(&mut self, head: &[u8]) -> Result<(), Malformed> {
+        if self.read_simple(head).is_none() {
+            *self.head = head::response(head)?;
+        }
+        Ok(())
     }
 }
 

@@ -90,15 +90,17 @@ const HOP: Present = Present::CONTENT_LENGTH
     .and(Present::PROXY_AUTHORIZATION);
 const ONCE: Present = HOP.and(Present::HOST);
 
-/// Reads a whole head, if it is simple. `title_case`: names go on as `X-Lower`.
-pub(crate) fn read(bytes: &[u8], title_case: bool) -> Option<RequestHead> {
+/// Reads the head that these bytes begin with, if it is simple. Returns its length as well. `title_case`: names go on as
+/// `X-Lower`.
+pub(crate) fn read(bytes: &[u8], title_case: bool) -> Option<(RequestHead, usize)> {
     let mut room = [const { MaybeUninit::uninit() }; MOST_LINES];
     let mut parsed = httparse::Request::new(&mut []);
     let complete =
         httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, bytes, &mut room).ok()?;
     let (method, path) = (parsed.method?, parsed.path?);
-    let usual = parsed.version == Some(1) && path.starts_with('/') && bytes.len() <= MOST_BYTES;
-    if !complete.is_complete() || !usual {
+    let httparse::Status::Complete(length_of_head) = complete else { return None };
+    let bytes = bytes.get(..length_of_head).filter(|bytes| bytes.len() <= MOST_BYTES)?;
+    if parsed.version != Some(1) || !path.starts_with('/') {
         return None;
     }
     let mut at = method.len() + 1 + path.len() + b" HTTP/1.1\r\n".len();
@@ -159,7 +161,7 @@ pub(crate) fn read(bytes: &[u8], title_case: bool) -> Option<RequestHead> {
         }
     }
     let fields = Fields { head, lines, all, hop, removed: Set::default(), host, present, length };
-    Some(RequestHead { request, framing, keep_alive, fields: Some(Box::new(fields)) })
+    Some((RequestHead { request, framing, keep_alive, fields: Some(Box::new(fields)) }, length_of_head))
 }
 
 impl Line {
@@ -251,7 +253,10 @@ mod tests {
     }
 
     fn simple(lines: &str) -> Option<(String, Framing, bool)> {
-        let head = read(format!("GET /p?q HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes(), true)?;
+        let head = format!("GET /p?q HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let (read, length) = read(format!("{head}GET / HTTP/1.1\r\n").as_bytes(), true)?;
+        assert_eq!(length, head.len());
+        let head = read;
         Some((written(&head.fields.unwrap(), false), head.framing, head.keep_alive))
     }
 
@@ -312,7 +317,7 @@ mod tests {
     #[test]
     fn lines_can_be_seen_and_taken_away() {
         let bytes = b"PUT / HTTP/1.1\r\na: 1\r\nB: 2\r\nHOST: h\r\nA: 3\r\nContent-Length: 0\r\n\r\n";
-        let mut fields = read(bytes, true).unwrap().fields.unwrap();
+        let mut fields = read(bytes, true).unwrap().0.fields.unwrap();
         let all = |fields: &Fields, name| {
             fields.all(&HeaderName::from_static(name)).map(|value| String::from_utf8(value.to_vec()).unwrap()).collect()
         };
@@ -348,7 +353,7 @@ mod tests {
         ) {
             let lines: String = lines.iter().map(|(name, value, colon)| format!("{name}{colon}{value}\r\n")).collect();
             let bytes = format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
-            let Some(simple) = read(bytes.as_bytes(), false) else { return Ok(()) };
+            let Some((simple, _)) = read(bytes.as_bytes(), false) else { return Ok(()) };
             let whole = head::request(bytes.as_bytes()).unwrap();
             prop_assert_eq!((simple.framing, simple.keep_alive), (whole.framing, whole.keep_alive));
             prop_assert_eq!(simple.request.method(), whole.request.method());

@@ -38,20 +38,17 @@ pub(crate) struct Simple {
 /// Header lines of a head that is still simple.
 const MOST_LINES: usize = 48;
 
-/// Reads a whole head, if it is simple.
-pub(crate) fn read(head: &[u8], method: &Method, title_case: bool) -> Option<Simple> {
+/// Reads the head that these bytes begin with, if it is simple. Returns its length as well.
+pub(crate) fn read(head: &[u8], method: &Method, title_case: bool) -> Option<(Simple, usize)> {
     let mut room = [const { MaybeUninit::uninit() }; MOST_LINES];
     let mut parsed = httparse::Response::new(&mut []);
-    let complete = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut parsed, head, &mut room)
-        .is_ok_and(|status| status.is_complete());
-    let status = StatusCode::from_u16(parsed.code?).ok()?;
-    if !complete || status.is_informational() {
-        return None;
-    }
+    let complete =
+        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, &mut room).ok()?;
+    let httparse::Status::Complete(length_of_head) = complete else { return None };
+    let status = StatusCode::from_u16(parsed.code?).ok().filter(|status| !status.is_informational())?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut kept = version == Version::HTTP_11;
-    let mut bytes = Vec::with_capacity(head.len());
+    let mut bytes = Vec::with_capacity(length_of_head);
     let (mut seen, mut length, mut lifetime) = (Present::default(), None, None);
     for line in &*parsed.headers {
         let this = Present::named(line.name.as_bytes());
@@ -73,7 +70,7 @@ pub(crate) fn read(head: &[u8], method: &Method, title_case: bool) -> Option<Sim
     let chunked = seen.any(Present::TRANSFER_ENCODING);
     let (framing, reusable) = framing::of_simple_answer(method, status, length, chunked, kept);
     let lines = Lines { bytes, dated: seen.any(Present::DATE), length };
-    Some(Simple { status, version, lines, framing, reusable, lifetime })
+    Some((Simple { status, version, lines, framing, reusable, lifetime }, length_of_head))
 }
 
 /// What concerns one hop, or frames the body.
@@ -94,7 +91,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn simple(lines: &str) -> Option<(String, Framing, bool)> {
-        let read = read(format!("HTTP/1.1 200 OK\r\n{lines}\r\n").as_bytes(), &Method::GET, true)?;
+        let head = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+        let (read, length) = read(format!("{head}body").as_bytes(), &Method::GET, true)?;
+        assert_eq!(length, head.len());
         Some((String::from_utf8(read.lines.bytes).unwrap(), read.framing, read.reusable))
     }
 
@@ -143,7 +142,7 @@ mod tests {
             let method = if head { Method::HEAD } else { Method::GET };
             let lines: String = lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
             let bytes = format!("HTTP/1.1 {status} X\r\n{lines}\r\n");
-            if let Some(simple) = read(bytes.as_bytes(), &method, false) {
+            if let Some((simple, _)) = read(bytes.as_bytes(), &method, false) {
                 let whole = head::response(bytes.as_bytes()).unwrap();
                 let careful = framing::of_answer(&method, whole.status(), whole.version(), whole.headers());
                 prop_assert_eq!(careful.unwrap(), (simple.framing, simple.reusable));

@@ -26,7 +26,7 @@ use super::head::{self, Malformed, RequestHead};
 use super::origin::Origin;
 use super::outgoing::Outgoing;
 use super::rest::Rest;
-use super::wire::{HeadError, Wire};
+use super::wire::{HeadError, ReadHead, Wire};
 use crate::BoxError;
 use crate::accept::ServerConfig;
 use crate::body::{AnswerBody, Body};
@@ -161,18 +161,10 @@ impl Busy<'_> {
     /// The next head, or why there is none. Nothing but a resting connection waits long for its first byte.
     fn poll_head(&self, head: &mut Option<RequestHead>, mut rest: Pin<&mut Rest>, cx: &mut Context<'_>) -> Poll<Next> {
         let most = self.config.max_header_bytes;
-        let (keep_lines, title_case) = (self.config.keep_lines, self.config.title_case_headers);
-        let read = |bytes: &[u8]| {
-            if keep_lines {
-                *head = fields::read(bytes, title_case);
-            }
-            if head.is_none() {
-                *head = Some(head::request(bytes)?);
-            }
-            Ok(())
-        };
+        let mut reader =
+            Reader { head, keep_lines: self.config.keep_lines, title_case: self.config.title_case_headers };
         let side = &mut *self.origin.side.borrow_mut();
-        match side.wire.poll_head(cx, most, read) {
+        match side.wire.poll_head(cx, most, &mut reader) {
             Poll::Ready(Ok(())) => {
                 rest.head_timer = None;
                 return Poll::Ready(Next::Head);
@@ -344,6 +336,31 @@ impl Busy<'_> {
         };
         let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep_alive: false };
         self.answer(&asked, &mut fault.response(self.config.hop)).await.unwrap_or(Ended::Closing)
+    }
+}
+
+/// Reads the head of a request.
+struct Reader<'a> {
+    head: &'a mut Option<RequestHead>,
+    keep_lines: bool,
+    title_case: bool,
+}
+
+impl ReadHead for Reader<'_> {
+    fn read_simple(&mut self, bytes: &[u8]) -> Option<usize> {
+        if !self.keep_lines {
+            return None;
+        }
+        let (head, length) = fields::read(bytes, self.title_case)?;
+        *self.head = Some(head);
+        Some(length)
+    }
+
+    fn read(&mut self, head: &[u8]) -> Result<(), Malformed> {
+        if self.read_simple(head).is_none() {
+            *self.head = Some(head::request(head)?);
+        }
+        Ok(())
     }
 }
 

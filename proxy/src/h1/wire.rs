@@ -45,6 +45,15 @@ pub(crate) enum HeadError {
     Malformed(#[from] Malformed),
 }
 
+/// Reads heads of one kind. It keeps what it reads: a head is too large to be handed from call to call.
+pub(crate) trait ReadHead {
+    /// Reads the head that these bytes begin with, if it is there and simple. Returns its length.
+    fn read_simple(&mut self, bytes: &[u8]) -> Option<usize>;
+
+    /// Reads a head, of which nothing is known but where it ends.
+    fn read(&mut self, head: &[u8]) -> Result<(), Malformed>;
+}
+
 /// One connection's bytes.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -80,13 +89,12 @@ impl Wire {
         Self { stream, input: BytesMut::new(), searched: 0, bulk: SCRATCH, output: Output::default() }
     }
 
-    /// Reads until the parser has been given a whole head of at most this many bytes. It keeps what it reads itself: a
-    /// head is too large to be handed from call to call.
+    /// Reads until there is a whole head of at most this many bytes, and has it read.
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         most: usize,
-        mut parse: impl FnMut(&[u8]) -> Result<(), Malformed>,
+        reader: &mut impl ReadHead,
     ) -> Poll<Result<(), HeadError>> {
         loop {
             if !self.input.is_empty() {
@@ -100,7 +108,7 @@ impl Wire {
                         return Poll::Ready(Err(Malformed::TooLarge.into()));
                     }
                     self.searched = 0;
-                    let head = parse(&self.input.split_to(end));
+                    let head = reader.read(&self.input.split_to(end));
                     return Poll::Ready(head.map_err(Into::into));
                 }
                 self.searched = self.input.len();
@@ -109,7 +117,7 @@ impl Wire {
                 }
             }
             if self.input.is_empty() {
-                match ready!(self.poll_first(cx, most, &mut parse))? {
+                match ready!(self.poll_first(cx, most, reader))? {
                     First::Head(head) => return Poll::Ready(head.map_err(Into::into)),
                     First::Piece => {}
                     First::Eof => return Poll::Ready(Err(HeadError::Eof { begun: false })),
@@ -121,28 +129,31 @@ impl Wire {
     }
 
     /// Nearly every head comes whole: it is parsed where it was read.
-    fn poll_first(
-        &mut self,
-        cx: &mut Context<'_>,
-        most: usize,
-        parse: &mut impl FnMut(&[u8]) -> Result<(), Malformed>,
-    ) -> Poll<io::Result<First>> {
+    fn poll_first(&mut self, cx: &mut Context<'_>, most: usize, reader: &mut impl ReadHead) -> Poll<io::Result<First>> {
         READ.with_borrow_mut(|buffer| {
             let read = ready!(poll_read(&mut self.stream, cx, buffer))?;
             let bytes = &buffer[..read];
-            Poll::Ready(Ok(match head::end(bytes, 0) {
-                _ if read == 0 => First::Eof,
-                Some(end) if end <= most && head::blank(bytes) == 0 => {
-                    if end < read {
-                        self.input = BytesMut::from(&bytes[end..]);
+            if read == 0 {
+                return Poll::Ready(Ok(First::Eof));
+            }
+            if matches!(bytes, [b'\r' | b'\n', ..]) || read > most {
+                self.input.extend_from_slice(bytes);
+                return Poll::Ready(Ok(First::Piece));
+            }
+            let (end, head) = match reader.read_simple(bytes) {
+                Some(end) => (end, Ok(())),
+                None => match head::end(bytes, 0) {
+                    Some(end) => (end, reader.read(bytes.get(..end).unwrap_or_default())),
+                    None => {
+                        self.input.extend_from_slice(bytes);
+                        return Poll::Ready(Ok(First::Piece));
                     }
-                    First::Head(parse(&bytes[..end]))
-                }
-                _ => {
-                    self.input.extend_from_slice(bytes);
-                    First::Piece
-                }
-            }))
+                },
+            };
+            if end < read {
+                self.input = BytesMut::from(bytes.get(end..).unwrap_or_default());
+            }
+            Poll::Ready(Ok(First::Head(head)))
         })
     }
 

@@ -22,7 +22,7 @@ macro_rules! names {
                 match name.len() {
                     $($length => {
                         $(
-                            if name.eq_ignore_ascii_case($name.as_bytes()) {
+                            if is_lower::<$length>(name, $name.as_bytes()) {
                                 return Self::$constant;
                             }
                         )*
@@ -37,6 +37,17 @@ macro_rules! names {
             $($(assert!($name.len() == $length);)*)*
         };
     };
+}
+
+/// Whether a name is this one but for its case. Nothing that may stand in a name differs from a letter by the bit of the
+/// case, and all in one go is faster than letter by letter.
+fn is_lower<const N: usize>(name: &[u8], lower: &[u8]) -> bool {
+    let (Ok(name), Ok(lower)) = (<&[u8; N]>::try_from(name), <&[u8; N]>::try_from(lower)) else { return false };
+    let mut differs = 0;
+    for (byte, lower) in name.iter().zip(lower) {
+        differs |= (byte | 0x20) ^ lower;
+    }
+    differs == 0
 }
 
 // By length, which tells most names apart.
