@@ -125,6 +125,7 @@ impl Watch {
 
 /// Timers that were used and may be used again; one per runtime, since a timer belongs to its runtime. Clones share them.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::vec_box)] // a deadline takes its box along
 pub struct Timers(Rc<RefCell<Vec<Box<Timed>>>>);
 
 /// A [`Watch`] with its timer. Boxed: it goes along with requests and answers, from hand to hand.

@@ -38,6 +38,14 @@ impl Stream {
         self.socket().poll_peek(cx, &mut ReadBuf::new(&mut one)).map(|peeked| matches!(peeked, Ok(1..)))
     }
 
+    /// Ready when a read may well give something; cheaper to ask than a read.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(socket) => socket.poll_read_ready(cx).map(drop),
+            Self::Tls(_) => Poll::Ready(()), // which may hold some back
+        }
+    }
+
     /// Whether the peer has said nothing, no byte and no end, as far as the event loop has heard. Costs no system call.
     pub(crate) fn seems_quiet(&mut self) -> bool {
         let nobody = &mut Context::from_waker(Waker::noop());

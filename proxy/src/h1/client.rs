@@ -172,13 +172,17 @@ impl Connection {
         let repeatable = whole.is_none() && request.body().is_empty() && may_be_repeated(request);
         let mut body = std::mem::take(request.body_mut());
         // Not needed any more, and an answer may take long.
-        drop(body.take_fields());
+        if let Some(fields) = body.take_fields() {
+            fields.recycle();
+        }
         let asker = Asker { method: std::mem::take(request.method_mut()), origin: body.origin(), reading };
         if whole.is_none() && !body.is_empty() {
             let hold = expects_continue(request.headers()).then(|| Box::pin(sleep(CONTINUE_PATIENCE)));
             self.sending = Some(Sending { body, outgoing: Outgoing::new(ending), hold });
         }
-        *request.headers_mut() = HeaderMap::new();
+        if !request.headers().is_empty() {
+            *request.headers_mut() = HeaderMap::new();
+        }
         if repeatable { self.send_repeatable(asker).await } else { self.answer(asker, None).await }
     }
 

@@ -5,6 +5,7 @@
 //! the usual ones, once. For any other [`read`] declines, and the head is read as a whole. Whoever wants to see or change
 //! such headers does so through [`crate::headers::request`], which knows of both.
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
 use http::header::HOST;
@@ -13,6 +14,7 @@ use http::{HeaderMap, HeaderName, Method, Request};
 use super::encode;
 use super::framing::{self, Framing};
 use super::head::{self, Malformed, RequestHead};
+use super::spare::{self, Spare};
 use super::target;
 use crate::headers::{Present, is_host};
 
@@ -21,11 +23,15 @@ const MOST_LINES: usize = 32;
 /// Bytes of a head that is still simple: what the index can point at.
 const MOST_BYTES: usize = u16::MAX as usize;
 
+thread_local! {
+    static SPARE: Spare<Box<Fields>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The header lines of a request, without a map.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fields {
     /// The head as it came, but for the case of names.
-    head: Box<[u8]>,
+    head: Vec<u8>,
     lines: [Line; MOST_LINES],
     /// All lines there are.
     all: Set,
@@ -65,15 +71,13 @@ impl Set {
     fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
-}
 
-impl Iterator for Set {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        let at = self.0.trailing_zeros();
-        self.0 &= self.0.wrapping_sub(1);
-        (at < u32::BITS).then_some(at as usize)
+    fn places(mut self) -> impl Iterator<Item = usize> {
+        std::iter::from_fn(move || {
+            let at = self.0.trailing_zeros();
+            self.0 &= self.0.wrapping_sub(1);
+            (at < u32::BITS).then_some(at as usize)
+        })
     }
 }
 
@@ -90,9 +94,8 @@ const HOP: Present = Present::CONTENT_LENGTH
     .and(Present::PROXY_AUTHORIZATION);
 const ONCE: Present = HOP.and(Present::HOST);
 
-/// Reads the head that these bytes begin with, if it is simple. Returns its length as well. `title_case`: names go on as
-/// `X-Lower`.
-pub(crate) fn read(bytes: &[u8], title_case: bool) -> Option<(RequestHead, usize)> {
+/// Reads the head that these bytes begin with, if it is simple. Returns its length. `title_case`: names go on as `X-Lower`.
+pub(crate) fn read(bytes: &[u8], title_case: bool, into: &mut Option<RequestHead>) -> Option<usize> {
     let mut room = [const { MaybeUninit::uninit() }; MOST_LINES];
     let mut parsed = httparse::Request::new(&mut []);
     let complete =
@@ -104,7 +107,9 @@ pub(crate) fn read(bytes: &[u8], title_case: bool) -> Option<(RequestHead, usize
         return None;
     }
     let mut at = method.len() + 1 + path.len() + b" HTTP/1.1\r\n".len();
-    let mut lines = [Line::default(); MOST_LINES];
+    // Of those that are left over the lines stay, out of sight.
+    let mut fields = spare::take(&SPARE);
+    let lines = &mut fields.lines;
     let (mut hop, mut host, mut present) = (Set::default(), Set::default(), Present::default());
     let (mut length, mut chunked, mut keep_alive, mut lower) = (None, false, true, Set::default());
     for (nth, (line, field)) in lines.iter_mut().zip(&*parsed.headers).enumerate() {
@@ -154,14 +159,17 @@ pub(crate) fn read(bytes: &[u8], title_case: bool) -> Option<(RequestHead, usize
     (*request.method_mut(), *request.uri_mut()) = (method, uri);
     let framing = if chunked { Framing::Chunked } else { Framing::Length(length.unwrap_or(0)) };
     let all = Set(u32::MAX.checked_shr(u32::BITS - parsed.headers.len() as u32).unwrap_or(0));
-    let mut head: Box<[u8]> = bytes.into();
+    fields.head.clear();
+    fields.head.extend_from_slice(bytes);
     if title_case {
-        for line in lower.filter_map(|nth| lines.get(nth)) {
-            head.get_mut(line.range_of_name()).map(encode::make_title_case);
+        for line in lower.places().filter_map(|nth| fields.lines.get(nth)) {
+            fields.head.get_mut(line.range_of_name()).map(encode::make_title_case);
         }
     }
-    let fields = Fields { head, lines, all, hop, removed: Set::default(), host, present, length };
-    Some((RequestHead { request, framing, keep_alive, fields: Some(Box::new(fields)) }, length_of_head))
+    (fields.all, fields.hop, fields.removed, fields.host) = (all, hop, Set::default(), host);
+    (fields.present, fields.length) = (present, length);
+    *into = Some(RequestHead { request, framing, keep_alive, fields: Some(fields) });
+    Some(length_of_head)
 }
 
 impl Line {
@@ -171,6 +179,13 @@ impl Line {
 }
 
 impl Fields {
+    /// They are not needed any more.
+    pub(crate) fn recycle(self: Box<Self>) {
+        if self.head.capacity() <= spare::KEPT {
+            spare::keep(self, &SPARE);
+        }
+    }
+
     /// Which headers there are, those that were taken away among them.
     pub(crate) fn present(&self) -> Present {
         self.present
@@ -184,7 +199,7 @@ impl Fields {
     /// The first value of a header.
     pub(crate) fn first(&self, name: &HeaderName) -> Option<&[u8]> {
         // Each request is asked for its Host, most for nothing else.
-        let at = if *name == HOST { self.host.without(self.removed).next() } else { self.named(name).next() };
+        let at = if *name == HOST { self.host.without(self.removed).places().next() } else { self.named(name).next() };
         self.value(at?)
     }
 
@@ -204,7 +219,7 @@ impl Fields {
         let left_out = self.removed.and(self.hop).and(if with_host { Set::default() } else { self.host });
         // As few copies as there are gaps.
         let mut run = 0..0;
-        for line in self.all.without(left_out).filter_map(|at| self.lines.get(at)) {
+        for line in self.all.without(left_out).places().filter_map(|at| self.lines.get(at)) {
             let (start, end) = (usize::from(line.name), usize::from(line.end) + 2);
             if run.end != start {
                 out.extend_from_slice(self.head.get(run).unwrap_or_default());
@@ -218,7 +233,7 @@ impl Fields {
     /// The same headers as a map, as if they had come as one.
     pub(crate) fn to_map(&self) -> Result<HeaderMap, Malformed> {
         let mut headers = head::request(&self.head)?.request.into_parts().0.headers;
-        for line in self.removed.filter_map(|at| self.lines.get(at)) {
+        for line in self.removed.places().filter_map(|at| self.lines.get(at)) {
             let name = self.head.get(line.range_of_name()).and_then(|name| HeaderName::from_bytes(name).ok());
             if let Some(name) = name {
                 headers.remove(name);
@@ -228,10 +243,15 @@ impl Fields {
     }
 
     fn named(&self, name: &HeaderName) -> impl Iterator<Item = usize> {
-        let wanted = name.as_str().as_bytes();
-        self.all.without(self.removed).filter(move |at| {
+        let lower = name.as_str().as_bytes();
+        self.all.without(self.removed).places().filter(move |at| {
             let name = self.lines.get(*at).and_then(|line| self.head.get(line.range_of_name()));
-            name.is_some_and(|name| name.eq_ignore_ascii_case(wanted))
+            // Nothing that may stand in a name differs from a letter by this bit.
+            name.is_some_and(|name| {
+                let differs =
+                    name.iter().zip(lower).fold(0, |differs, (byte, lower)| differs | ((byte | 0x20) ^ lower));
+                name.len() == lower.len() && differs == 0
+            })
         })
     }
 
@@ -254,10 +274,15 @@ mod tests {
 
     fn simple(lines: &str) -> Option<(String, Framing, bool)> {
         let head = format!("GET /p?q HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
-        let (read, length) = read(format!("{head}GET / HTTP/1.1\r\n").as_bytes(), true)?;
+        let mut read = None;
+        let length = super::read(format!("{head}GET / HTTP/1.1\r\n").as_bytes(), true, &mut read)?;
         assert_eq!(length, head.len());
-        let head = read;
-        Some((written(&head.fields.unwrap(), false), head.framing, head.keep_alive))
+        let read = read?;
+        let fields = read.fields?;
+        let lines = written(&fields, false);
+        // The next one must not see any of it.
+        fields.recycle();
+        Some((lines, read.framing, read.keep_alive))
     }
 
     #[test]
@@ -306,7 +331,7 @@ mod tests {
             "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
             "nonsense\r\n\r\n",
         ] {
-            assert!(read(head.as_bytes(), true).is_none(), "{head:?}");
+            assert!(read(head.as_bytes(), true, &mut None).is_none(), "{head:?}");
         }
         let many = |n| simple(&"A: b\r\n".repeat(n)).map(|(lines, ..)| lines.len());
         assert_eq!((many(MOST_LINES - 1), many(MOST_LINES)), (Some(6 * (MOST_LINES - 1)), None));
@@ -317,7 +342,9 @@ mod tests {
     #[test]
     fn lines_can_be_seen_and_taken_away() {
         let bytes = b"PUT / HTTP/1.1\r\na: 1\r\nB: 2\r\nHOST: h\r\nA: 3\r\nContent-Length: 0\r\n\r\n";
-        let mut fields = read(bytes, true).unwrap().0.fields.unwrap();
+        let mut head = None;
+        read(bytes, true, &mut head).unwrap();
+        let mut fields = head.unwrap().fields.unwrap();
         let all = |fields: &Fields, name| {
             fields.all(&HeaderName::from_static(name)).map(|value| String::from_utf8(value.to_vec()).unwrap()).collect()
         };
@@ -353,7 +380,9 @@ mod tests {
         ) {
             let lines: String = lines.iter().map(|(name, value, colon)| format!("{name}{colon}{value}\r\n")).collect();
             let bytes = format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
-            let Some((simple, _)) = read(bytes.as_bytes(), false) else { return Ok(()) };
+            let mut simple = None;
+            read(bytes.as_bytes(), false, &mut simple);
+            let Some(simple) = simple else { return Ok(()) };
             let whole = head::request(bytes.as_bytes()).unwrap();
             prop_assert_eq!((simple.framing, simple.keep_alive), (whole.framing, whole.keep_alive));
             prop_assert_eq!(simple.request.method(), whole.request.method());
@@ -372,17 +401,19 @@ mod tests {
             let mut lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
             let text = written(&fields, true).to_ascii_lowercase();
             let mut ours: Vec<_> = text.lines().collect();
-            (lines.sort_unstable(), ours.sort_unstable());
+            lines.sort_unstable();
+            ours.sort_unstable();
             prop_assert_eq!(ours, lines);
+            fields.recycle();
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&bytes, true);
+            let _ = read(&bytes, true, &mut None);
             let mut seeded = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
             seeded.extend_from_slice(&bytes);
             seeded.extend_from_slice(b"\r\n\r\n");
-            let _ = read(&seeded, true);
+            let _ = read(&seeded, true, &mut None);
         }
     }
 }

@@ -11,6 +11,7 @@ use http::{Method, StatusCode, Version};
 
 use super::encode;
 use super::framing::{self, Framing};
+use super::spare;
 use crate::headers::Present;
 
 /// The header lines of an answer, ready to be written, without those that frame its body or concern one hop.
@@ -21,6 +22,13 @@ pub struct Lines {
     pub(crate) dated: bool,
     /// The `Content-Length` that was said, for answers that must repeat it without a body (HEAD, 304).
     pub(crate) length: Option<u64>,
+}
+
+impl Lines {
+    /// They are not needed any more.
+    pub(crate) fn recycle(self) {
+        spare::keep_bytes(self.bytes);
+    }
 }
 
 /// A simple head.
@@ -48,7 +56,8 @@ pub(crate) fn read(head: &[u8], method: &Method, title_case: bool) -> Option<(Si
     let status = StatusCode::from_u16(parsed.code?).ok().filter(|status| !status.is_informational())?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut kept = version == Version::HTTP_11;
-    let mut bytes = Vec::with_capacity(length_of_head);
+    let mut bytes = spare::take_bytes();
+    bytes.reserve(length_of_head);
     let (mut seen, mut length, mut lifetime) = (Present::default(), None, None);
     for line in &*parsed.headers {
         let this = Present::named(line.name.as_bytes());

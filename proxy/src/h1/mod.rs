@@ -14,7 +14,7 @@
 //! 4. [`client`]: one exchange with a target: send, pump the body, read the answer. [`added`] are lines that go with many
 //!    requests.
 //! 5. [`decode`] reads bodies ([`chunked`] is its largest part), [`encode`] writes heads and chunks, [`outgoing`] whole
-//!    bodies.
+//!    bodies. [`spare`] keeps small buffers for the next request.
 //!
 //! [`wire`], [`server`] and [`client`] have the sockets; all the others are pure. h2 stays with hyper.
 
@@ -31,6 +31,7 @@ pub(crate) mod origin;
 pub(crate) mod outgoing;
 mod rest;
 pub(crate) mod server;
+mod spare;
 pub(crate) mod target;
 pub(crate) mod wire;
 

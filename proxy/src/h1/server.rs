@@ -207,6 +207,7 @@ impl Busy<'_> {
         // still to come of a larger one is for its reader.
         let small = !side.continue_due && matches!(side.decoder, Decoder::Length(left) if left <= TAKEN_IN);
         while (small || side.decoder.is_read(&side.wire)) && side.wire.input.len() < AHEAD {
+            ready!(side.wire.poll_readable(cx));
             match ready!(side.wire.poll_fill(cx)) {
                 Ok(1..) => {
                     if let Some(reader) = side.reader.take() {
@@ -236,9 +237,14 @@ impl Busy<'_> {
             side.wire.small().reserve(512);
             let out = side.wire.small();
             encode::response(out, status, answer.headers(), passed.as_ref(), ending, keep, title_case);
+            if let Some(passed) = passed {
+                passed.recycle();
+            }
         }
         // Not needed any more, and a body may take long.
-        *answer.headers_mut() = HeaderMap::new();
+        if !answer.headers().is_empty() {
+            *answer.headers_mut() = HeaderMap::new();
+        }
         let (mut body, mut outgoing) = (Pin::new(answer.body_mut()), Outgoing::new(ending));
         if let Err(error) = poll_fn(|cx| self.poll_answer(body.as_mut(), &mut outgoing, cx)).await {
             tracing::debug!(%error, "answer broke off");
@@ -251,7 +257,11 @@ impl Busy<'_> {
                 Ended::Gone
             }));
         }
-        if keep == Keep::Close || !self.forget_body().await { Some(Ended::Closing) } else { None }
+        if keep == Keep::Close || !(self.origin.side.borrow().decoder.is_done() || self.forget_body().await) {
+            Some(Ended::Closing)
+        } else {
+            None
+        }
     }
 
     /// Whether the client may send another request after this answer.
@@ -351,9 +361,7 @@ impl ReadHead for Reader<'_> {
         if !self.keep_lines {
             return None;
         }
-        let (head, length) = fields::read(bytes, self.title_case)?;
-        *self.head = Some(head);
-        Some(length)
+        fields::read(bytes, self.title_case, self.head)
     }
 
     fn read(&mut self, head: &[u8]) -> Result<(), Malformed> {

@@ -140,21 +140,24 @@ impl Wire {
                 self.input.extend_from_slice(bytes);
                 return Poll::Ready(Ok(First::Piece));
             }
-            let (end, head) = match reader.read_simple(bytes) {
-                Some(end) => (end, Ok(())),
-                None => match head::end(bytes, 0) {
-                    Some(end) => (end, reader.read(bytes.get(..end).unwrap_or_default())),
-                    None => {
-                        self.input.extend_from_slice(bytes);
-                        return Poll::Ready(Ok(First::Piece));
-                    }
-                },
+            let (end, head) = if let Some(end) = reader.read_simple(bytes) {
+                (end, Ok(()))
+            } else if let Some(end) = head::end(bytes, 0) {
+                (end, reader.read(bytes.get(..end).unwrap_or_default()))
+            } else {
+                self.input.extend_from_slice(bytes);
+                return Poll::Ready(Ok(First::Piece));
             };
             if end < read {
                 self.input = BytesMut::from(bytes.get(end..).unwrap_or_default());
             }
             Poll::Ready(Ok(First::Head(head)))
         })
+    }
+
+    /// Ready when a read may well give something.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_readable(cx)
     }
 
     /// Reads some more; 0 is the end.

@@ -20,16 +20,9 @@ macro_rules! names {
             /// The set of this one name, ignoring case; empty if no hop looks for it.
             pub(crate) fn named(name: &[u8]) -> Self {
                 match name.len() {
-                    $($length => {
-                        $(
-                            if is_lower::<$length>(name, $name.as_bytes()) {
-                                return Self::$constant;
-                            }
-                        )*
-                    })*
-                    _ => {}
+                    $($($length if is_lower::<$length>(name, $name.as_bytes()) => Self::$constant,)*)*
+                    _ => Self::default(),
                 }
-                Self::default()
             }
         }
 

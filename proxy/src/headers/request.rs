@@ -89,7 +89,7 @@ pub fn as_map(request: &mut Request<Body>) -> Result<(), Fault> {
     let mut map = lines.to_map().map_err(|_| Fault::BadRequest("malformed header"))?;
     if !request.headers().is_empty() {
         // What stands in place of a line has taken that away.
-        for (name, value) in std::mem::take(request.headers_mut()).iter() {
+        for (name, value) in &std::mem::take(request.headers_mut()) {
             map.append(name, value.clone());
         }
     }
