@@ -72,6 +72,20 @@ pub(crate) async fn closed_loop<C: Caller>(
     Ok((Done { requests, seconds: started.elapsed().as_secs_f64() }, callers))
 }
 
+/// Runs a load without ever letting its core sleep. Else a subject pays for waking the load's core whenever it sends
+/// something there: the slower subject the more often, for a fast one keeps the load busy.
+pub(crate) async fn awake<T>(load: impl Future<Output = T>) -> T {
+    let spin = async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        done = load => done,
+        () = spin => unreachable!("it has no end"),
+    }
+}
+
 /// Microseconds of each request of one caller, one after the other.
 pub(crate) async fn one_by_one<C: Caller>(
     caller: &mut C,

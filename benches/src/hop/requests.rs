@@ -43,6 +43,11 @@ impl Bench {
         if let (Some(before), Some(after)) = (lines, entry.lines()) {
             entry.add("lines_per_request", (after - before) as f64 / done.requests as f64);
         }
+        let before = entry.cpu();
+        let (done, clients) = load::awake(load::closed_loop(clients, asked.clone(), self.extent.closed)).await?;
+        if let (Some(before), Some(after)) = (before, entry.cpu()) {
+            entry.add("awake_cpu_us_per_request", after.since(before).us() / done.requests as f64);
+        }
         if let Some(rss) = entry.running.as_ref().map(Running::rss_kib) {
             entry.add("rss_load_kib", rss);
         }

@@ -4,8 +4,9 @@ use super::entry::Entry;
 use crate::{plot, report::Subject};
 
 /// Metrics in the order of the table.
-const METRICS: [&str; 41] = [
+const METRICS: [&str; 42] = [
     "cpu_us_per_request",
+    "awake_cpu_us_per_request",
     "cpu_user_us_per_request",
     "cpu_system_us_per_request",
     "requests_per_second",
@@ -48,8 +49,13 @@ const METRICS: [&str; 41] = [
     "ratio_many_to_one_revision",
 ];
 
-/// CPU per request over that of these, and what the ratio is called.
-const RATIOS: [(&str, &str); 2] = [("relay", "cpu_ratio_to_relay"), ("haproxy", "cpu_ratio_to_haproxy")];
+/// What of, to whom, and what the ratio is called.
+const RATIOS: [(&str, &str, &str); 4] = [
+    ("cpu_us_per_request", "relay", "cpu_ratio_to_relay"),
+    ("cpu_us_per_request", "haproxy", "cpu_ratio_to_haproxy"),
+    ("awake_cpu_us_per_request", "relay", "awake_cpu_ratio_to_relay"),
+    ("awake_cpu_us_per_request", "haproxy", "awake_cpu_ratio_to_haproxy"),
+];
 
 /// Medians; a further pass of a subject stands in the row of its first.
 pub(super) fn subjects(entries: &[Entry]) -> Vec<Subject> {
@@ -62,7 +68,7 @@ pub(super) fn subjects(entries: &[Entry]) -> Vec<Subject> {
             // Small ones keep a decimal.
             metrics.push((format!("{}{name}", entry.prefix), if value >= 100.0 { value.round() } else { value }));
             match name {
-                "cpu_us_per_request" => metrics.extend(ratios(entries, entry)),
+                "cpu_us_per_request" | "awake_cpu_us_per_request" => metrics.extend(ratios(entries, entry, name)),
                 "p50_1conn_us" if entry.peer.is_some() => {
                     metrics
                         .extend(direct.map(|direct| (format!("{}added_p50_1conn_us", entry.prefix), value - direct)));
@@ -82,10 +88,10 @@ pub(super) fn subjects(entries: &[Entry]) -> Vec<Subject> {
     subjects
 }
 
-fn ratios(entries: &[Entry], entry: &Entry) -> impl Iterator<Item = (String, f64)> {
-    RATIOS.iter().filter_map(|(other, name)| {
+fn ratios(entries: &[Entry], entry: &Entry, of: &str) -> impl Iterator<Item = (String, f64)> {
+    RATIOS.iter().filter(move |(metric, ..)| *metric == of).filter_map(|(metric, other, name)| {
         let other = entries.iter().find(|e| e.name == *other && !std::ptr::eq(*e, entry))?;
-        Some((format!("{}{name}", entry.prefix), entry.median_ratio(other, "cpu_us_per_request")?))
+        Some((format!("{}{name}", entry.prefix), entry.median_ratio(other, metric)?))
     })
 }
 

@@ -170,13 +170,13 @@ impl Connection {
             return Err(Failure::Unsent(error.into()));
         }
         let repeatable = whole.is_none() && request.body().is_empty() && may_be_repeated(request);
-        let mut body = std::mem::take(request.body_mut());
         // Not needed any more, and an answer may take long.
-        if let Some(fields) = body.take_fields() {
+        if let Some(fields) = request.body_mut().take_fields() {
             fields.recycle();
         }
-        let asker = Asker { method: std::mem::take(request.method_mut()), origin: body.origin(), reading };
-        if whole.is_none() && !body.is_empty() {
+        let asker = Asker { method: std::mem::take(request.method_mut()), origin: request.body().origin(), reading };
+        if whole.is_none() && !request.body().is_empty() {
+            let body = std::mem::take(request.body_mut());
             let hold = expects_continue(request.headers()).then(|| Box::pin(sleep(CONTINUE_PATIENCE)));
             self.sending = Some(Sending { body, outgoing: Outgoing::new(ending), hold });
         }

@@ -247,10 +247,9 @@ impl Fields {
         self.all.without(self.removed).places().filter(move |at| {
             let name = self.lines.get(*at).and_then(|line| self.head.get(line.range_of_name()));
             // Nothing that may stand in a name differs from a letter by this bit.
+            let differs = |(byte, lower): (&u8, &u8)| (byte | 0x20) ^ lower;
             name.is_some_and(|name| {
-                let differs =
-                    name.iter().zip(lower).fold(0, |differs, (byte, lower)| differs | ((byte | 0x20) ^ lower));
-                name.len() == lower.len() && differs == 0
+                name.len() == lower.len() && name.iter().zip(lower).fold(0, |all, pair| all | differs(pair)) == 0
             })
         })
     }
