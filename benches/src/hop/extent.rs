@@ -7,7 +7,10 @@ pub(super) struct Extent {
     pub(super) starts: usize,
     /// What a new process gets before its memory counts as idle.
     pub(super) settle: Duration,
+    /// Of small requests, each with a process of its own.
     pub(super) rounds: usize,
+    /// Before anything counts.
+    pub(super) warm: Duration,
     pub(super) closed: Duration,
     pub(super) fixed: Duration,
     pub(super) single: Duration,
@@ -41,7 +44,8 @@ impl Extent {
             Self {
                 starts: 3,
                 settle: ms(150),
-                rounds: 3,
+                rounds: 5,
+                warm: ms(100),
                 closed: ms(250),
                 fixed: ms(250),
                 single: ms(50),
@@ -64,10 +68,11 @@ impl Extent {
             Self {
                 starts: 15,
                 settle: ms(300),
-                rounds: 7,
-                closed: ms(1_500),
-                fixed: ms(2_500),
-                single: ms(500),
+                rounds: 11,
+                warm: ms(200),
+                closed: ms(1_000),
+                fixed: ms(1_500),
+                single: ms(300),
                 bodies: ms(500),
                 h2_rounds: 5,
                 h2_closed: ms(1_000),

@@ -24,9 +24,12 @@ pub(super) const RATE: u32 = 1000;
 impl Bench {
     /// Load, latency at a fixed rate, latency of one connection.
     pub(super) async fn round(&self, entry: &mut Entry) -> anyhow::Result<()> {
+        // A process anew: where its memory happens to lie is worth a tenth of a request.
+        self.again(entry, Protocol::Http1, 0).await?;
         let target = self.target(entry, Protocol::Http1)?;
         let asked = Request::Tiny.bytes();
         let clients = connections(&target, CONNECTIONS).await?;
+        let (_, clients) = load::closed_loop(clients, asked.clone(), self.extent.warm).await?;
         let (before, lines) = (entry.cpu(), entry.lines());
         let (done, clients) = load::closed_loop(clients, asked.clone(), self.extent.closed).await?;
         if let (Some(before), Some(after)) = (before, entry.cpu()) {
