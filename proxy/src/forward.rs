@@ -63,9 +63,9 @@ fn rewrite(request: &mut Request<Body>, present: Present, options: &Options<'_>)
             request.extensions_mut().insert(raw_query);
         }
     }
-    // What concerns one hop is not written of headers that stayed lines.
-    if request.body().fields().is_none() {
-        headers::remove_hop_by_hop(request.headers_mut(), present);
+    match request.body_mut().fields_mut() {
+        Some(lines) => lines.remove_hop_by_hop(),
+        None => headers::remove_hop_by_hop(request.headers_mut(), present),
     }
     for (_, name) in options.remove.iter().filter(|(known, _)| present.any(*known)) {
         headers::remove(request, name);

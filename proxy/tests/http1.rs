@@ -27,10 +27,18 @@ where
     F: Fn(Request<Body>) -> Fut + 'static,
     Fut: Future<Output = Result<Response<Body>, BoxError>> + 'static,
 {
+    server_with(ServerConfig::default(), serve)
+}
+
+fn server_with<F, Fut>(config: ServerConfig, serve: F) -> SocketAddr
+where
+    F: Fn(Request<Body>) -> Fut + 'static,
+    Fut: Future<Output = Result<Response<Body>, BoxError>> + 'static,
+{
     let listener = proxy::accept::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).unwrap();
     let address = listener.local_addr().unwrap();
     let serve = Rc::new(serve);
-    tokio::task::spawn_local(proxy::serve(listener, ServerConfig::default(), Drain::default(), move |_peer| {
+    tokio::task::spawn_local(proxy::serve(listener, config, Drain::default(), move |_peer| {
         let serve = Rc::clone(&serve);
         service_fn(move |request| serve(request))
     }));

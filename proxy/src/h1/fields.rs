@@ -35,8 +35,9 @@ pub(crate) struct Fields {
     lines: [Line; MOST_LINES],
     /// All lines there are.
     all: Set,
-    /// Those that end here: they concern the connection, or frame the body.
+    /// Those that concern the connection, and the one that says how long the body is: they end here.
     hop: Set,
+    sized: Set,
     /// Those that were taken away since.
     removed: Set,
     /// Which line is Host.
@@ -110,7 +111,8 @@ pub(crate) fn read(bytes: &[u8], title_case: bool, into: &mut Option<RequestHead
     // Of those that are left over the lines stay, out of sight.
     let mut fields = spare::take(&SPARE);
     let lines = &mut fields.lines;
-    let (mut hop, mut host, mut present) = (Set::default(), Set::default(), Present::default());
+    let (mut hop, mut sized, mut host, mut present) =
+        (Set::default(), Set::default(), Set::default(), Present::default());
     let (mut length, mut chunked, mut keep_alive, mut lower) = (None, false, true, Set::default());
     for (nth, (line, field)) in lines.iter_mut().zip(&*parsed.headers).enumerate() {
         let (name, value) = (field.name.as_bytes(), field.value);
@@ -145,8 +147,10 @@ pub(crate) fn read(bytes: &[u8], title_case: bool, into: &mut Option<RequestHead
             _ if this.any(ONCE) => return None,
             _ => continue,
         }
-        if this != Present::HOST {
-            hop = hop.and(Set::one(nth));
+        match this {
+            Present::HOST => {}
+            Present::CONTENT_LENGTH => sized = Set::one(nth),
+            _ => hop = hop.and(Set::one(nth)),
         }
     }
     // Both a length and chunks: for the careful reader to refuse.
@@ -166,7 +170,7 @@ pub(crate) fn read(bytes: &[u8], title_case: bool, into: &mut Option<RequestHead
             fields.head.get_mut(line.range_of_name()).map(encode::make_title_case);
         }
     }
-    (fields.all, fields.hop, fields.removed, fields.host) = (all, hop, Set::default(), host);
+    (fields.all, fields.hop, fields.sized, fields.removed, fields.host) = (all, hop, sized, Set::default(), host);
     (fields.present, fields.length) = (present, length);
     *into = Some(RequestHead { request, framing, keep_alive, fields: Some(fields) });
     Some(length_of_head)
@@ -214,9 +218,15 @@ impl Fields {
         self.removed = removed;
     }
 
+    /// Takes those away that concern the connection. They are not written in any case.
+    pub(crate) fn remove_hop_by_hop(&mut self) {
+        self.removed = self.removed.and(self.hop);
+    }
+
     /// Writes the lines that go on, with or without Host.
     pub(crate) fn write(&self, out: &mut Vec<u8>, with_host: bool) {
-        let left_out = self.removed.and(self.hop).and(if with_host { Set::default() } else { self.host });
+        let host = if with_host { Set::default() } else { self.host };
+        let left_out = self.removed.and(self.hop).and(self.sized).and(host);
         // As few copies as there are gaps.
         let mut run = 0..0;
         for line in self.all.without(left_out).places().filter_map(|at| self.lines.get(at)) {
