@@ -389,7 +389,9 @@ impl DataThread {
                 https_port: config.https_port,
                 server_timing: config.server_timing,
             });
-            let server = ServerConfig { hop: handler::HOP, keep_lines: true, ..ServerConfig::default() };
+            // Traces see all headers.
+            let keep_lines = door.traces.is_none();
+            let server = ServerConfig { hop: handler::HOP, keep_lines, ..ServerConfig::default() };
             let serving = listeners.into_iter().map(|(listener, entrance)| {
                 let door = Rc::clone(&door);
                 let make = move |peer| {

@@ -43,7 +43,7 @@ pub struct ServerConfig {
     /// Header names on HTTP/1 as `X-Lower` rather than `x-lower`.
     pub title_case_headers: bool,
     /// HTTP/1 requests may keep their headers as lines, for services that look at them by [`crate::headers::request`]
-    /// and forward them by a [`crate::Pool`].
+    /// and forward them by a [`crate::Pool`]. Not for those that mostly want a map: it would be made in a second pass.
     pub keep_lines: bool,
     /// h2 streams at once per connection.
     pub h2_max_concurrent_streams: u32,

@@ -135,6 +135,28 @@ fn the_target_cannot_tell_what_stayed_lines() {
 }
 
 #[test]
+fn what_is_said_before_the_answer_is_not_said_again() {
+    let run = async {
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = Pool::new(PoolConfig::default());
+        let endpoint = pool.endpoint(target.local_addr().unwrap());
+        let mut request = Request::get("/").header(HOST, "a").body(Body::empty()).unwrap();
+        let answers = async {
+            let (mut stream, _) = target.accept().await.unwrap();
+            let early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+            stream.write_all(early).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: b\r\n\r\n").await.unwrap();
+            stream
+        };
+        let (answer, _stream) = tokio::join!(endpoint.forward(&mut request, None), answers);
+        let response = answer.unwrap().into_response();
+        assert!(response.headers().is_empty(), "{:?}", response.headers());
+    };
+    proxy::runtime::block_on(async { tokio::time::timeout(Duration::from_secs(20), run).await.expect("test hung") })
+        .unwrap();
+}
+
+#[test]
 fn a_map_is_seen_the_same_way() {
     let mut request = Request::new(Body::full(Bytes::from_static(b"x")));
     request.headers_mut().insert(HOST, HeaderValue::from_static("a"));

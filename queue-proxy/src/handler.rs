@@ -46,12 +46,6 @@ async fn serve(sidecar: &Rc<Sidecar>, peer: &Peer, request: &mut Request<Body>) 
     if let Err(fault) = forward::check(request) {
         return uncounted(fault.response(HOP));
     }
-    // Log and traces see all headers.
-    if (sidecar.log.is_some() || sidecar.traces.is_some())
-        && let Err(fault) = headers::as_map(request)
-    {
-        return uncounted(fault.response(HOP));
-    }
     let present = Headers::of(request).present();
     let kind = probe::classify(Headers::of(request), present);
     if kind.answered_here() {

@@ -152,7 +152,9 @@ impl QueueProxy {
         }
         tokio::task::spawn_local(report(Rc::downgrade(&sidecar)));
 
-        let config = ServerConfig { hop: HOP, keep_lines: true, ..ServerConfig::default() };
+        // Log and traces see all headers.
+        let keep_lines = sidecar.log.is_none() && sidecar.traces.is_none();
+        let config = ServerConfig { hop: HOP, keep_lines, ..ServerConfig::default() };
         let main = serve_main(self.main, config.clone(), &sidecar);
         let secure = async {
             if let Some((listener, certificate)) = self.secure {

@@ -118,7 +118,7 @@ pub fn handle(
             return Ok(uncounted(door.fault(&fault)));
         }
         let log = door.shared.switches.request_log();
-        // Log and traces see all headers.
+        // Log and traces see all headers. (With traces none stayed lines.)
         if (log.is_some() || door.traces.is_some())
             && let Err(fault) = headers::as_map(request)
         {

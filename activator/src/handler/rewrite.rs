@@ -46,7 +46,7 @@ impl Door {
         let present = *present;
         // A policy reads the headers as the pods will see them.
         let added = if *has_policy { None } else { self.lines(client, request, present, destination) };
-        if added.is_none() {
+        if *has_policy {
             headers::as_map(request)?;
         }
         let original_host = match &added {
@@ -60,9 +60,11 @@ impl Door {
             default_host: &HeaderValue::from_static(""),
         };
         let upgrade = forward::prepare(request, present, &options)?;
-        match &added {
-            Some(added) => added.displace(request, present),
-            None => self.mark(request.headers_mut(), client, present, original_host, destination),
+        if let Some(added) = &added {
+            added.displace(request, present);
+        } else {
+            let set = |name, value| headers::insert(request, name, value);
+            self.mark(set, client, present, original_host, destination);
         }
         Ok(Ready { upgrade, added })
     }
@@ -85,7 +87,8 @@ impl Door {
             if !present.any(Present::X_FORWARDED_FOR) {
                 headers.insert(X_FORWARDED_FOR, client.peer.forwarded_for.clone());
             }
-            self.mark(&mut headers, client, present, Some(host.clone()), destination);
+            let set = |name, value| drop(headers.insert(name, value));
+            self.mark(set, client, present, Some(host.clone()), destination);
             self.pool.added(&headers)
         })
     }
@@ -106,25 +109,25 @@ impl Door {
         }
     }
 
-    /// Puts on a request what the door says of it. `present`: what it arrived with.
+    /// Sets what the door says of a request. `present`: what it arrived with.
     fn mark(
         &self,
-        headers: &mut HeaderMap,
+        mut set: impl FnMut(HeaderName, HeaderValue),
         client: &Client,
         present: Present,
         original_host: Option<HeaderValue>,
         destination: &Destination,
     ) {
-        headers.insert(PROXY_REQUEST, HeaderValue::from_static(HOP));
+        set(PROXY_REQUEST, HeaderValue::from_static(HOP));
         if let Some(host) = original_host {
-            headers.insert(ORIGINAL_HOST, host);
+            set(ORIGINAL_HOST, host);
         }
         // On a plain listener a balancer that ended TLS in front of us knows better.
         if self.is_gateway() && (client.entrance.is_secure() || !present.any(Present::X_FORWARDED_PROTO)) {
-            headers.insert(X_FORWARDED_PROTO, client.entrance.scheme());
+            set(X_FORWARDED_PROTO, client.entrance.scheme());
         }
         for (name, value) in destination.way.set_headers() {
-            headers.insert(name, value.clone());
+            set(name.clone(), value.clone());
         }
     }
 

@@ -276,6 +276,10 @@ impl Connection {
     fn begin_simple(&mut self, simple: Simple) {
         self.lifetime = simple.lifetime;
         self.expect_body(simple.framing, simple.reusable);
+        // What an answer before the answer said was for then.
+        if !self.head.headers().is_empty() {
+            *self.head.headers_mut() = HeaderMap::new();
+        }
         *self.head.status_mut() = simple.status;
         *self.head.version_mut() = simple.version;
         self.lines = Some(simple.lines);
