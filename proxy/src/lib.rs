@@ -13,7 +13,8 @@
 //! 7. [`drain`]: stop accepting, let everything in flight end, know when it has.
 //!
 //! [`tls`] is for a listener with a certificate, [`certificates`] for one whose files are renewed. [`headers`] holds the pure
-//! header rules, [`errors`] every answer a hop makes itself; [`shutdown`] is the signals.
+//! header rules, and how headers are seen that are no map; [`errors`] every answer a hop makes itself; [`clock`] is the time as
+//! a request sees it, [`shutdown`] the signals.
 //!
 //! It is built for one `current_thread` runtime per core ([`runtime`]): pools and services are not `Send`, there is no
 //! lock on the request path. It knows nothing of revisions, probes or concurrency limits.

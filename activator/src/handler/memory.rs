@@ -48,8 +48,8 @@ impl Memory {
         known.filter(|known| known.host.as_bytes() == host).map(|known| Arc::clone(&known.route))
     }
 
-    /// Remembers where a host was found, and forgets the one before in any case: they may share a route. `is_header`: it is that of Host,
-    /// and not part of the target as in h2, of which nothing is remembered.
+    /// Remembers where a host was found, and forgets the one before in any case: they may share a route. `is_header`: it
+    /// is that of Host, and not a part of the target as in h2; of such a request nothing is remembered.
     pub fn keep(&self, table: &Table, is_header: bool, host: &[u8], route: &Arc<HostRoute>) {
         let value = HeaderValue::from_bytes(host).ok().filter(|_| is_header);
         *self.0.borrow_mut() = value.map(|host| Remembered {
