@@ -15,6 +15,7 @@ pub mod request;
 use crate::errors::Fault;
 
 pub use present::Present;
+pub(crate) use present::is_but_for_case;
 pub use request::{Headers, as_map, insert, remove};
 
 /// `X-Forwarded-For`.

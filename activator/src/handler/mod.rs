@@ -118,8 +118,8 @@ pub fn handle(
             return Ok(uncounted(door.fault(&fault)));
         }
         let log = door.shared.switches.request_log();
-        // Log and traces see all headers. (With traces none stayed lines.)
-        if (log.is_some() || door.traces.is_some())
+        // The log sees all headers. (So do traces; with them none stay lines.)
+        if log.is_some()
             && let Err(fault) = headers::as_map(request)
         {
             return Ok(uncounted(door.fault(&fault)));

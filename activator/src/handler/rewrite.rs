@@ -45,10 +45,12 @@ impl Door {
         let Routed { destination, has_policy, present } = routed;
         let present = *present;
         // A policy reads the headers as the pods will see them.
-        let added = if *has_policy { None } else { self.lines(client, request, present, destination) };
-        if *has_policy {
+        let added = if *has_policy {
             headers::as_map(request)?;
-        }
+            None
+        } else {
+            self.lines(client, request, present, destination)
+        };
         let original_host = match &added {
             Some(_) => None,
             None => self.original_host(request, present, destination)?,

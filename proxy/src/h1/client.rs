@@ -383,9 +383,7 @@ impl ReadHead for Reader<'_> {
     }
 
     fn read(&mut self, head: &[u8]) -> Result<(), Malformed> {
-        if self.read_simple(head).is_none() {
-            *self.head = head::response(head)?;
-        }
+        *self.head = head::response(head)?;
         Ok(())
     }
 }

@@ -14,9 +14,10 @@ use http::{HeaderMap, HeaderName, Method, Request};
 use super::encode;
 use super::framing::{self, Framing};
 use super::head::{self, Malformed, RequestHead};
+use super::lines;
 use super::spare::{self, Spare};
 use super::target;
-use crate::headers::{Present, is_host};
+use crate::headers::{Present, is_but_for_case, is_host};
 
 /// Header lines of a head that is still simple: the bits of a [`Set`].
 const MOST_LINES: usize = 32;
@@ -82,18 +83,8 @@ impl Set {
     }
 }
 
-/// What concerns one hop. If there is more of it than [`read`] says, the head is not simple.
-const HOP: Present = Present::CONTENT_LENGTH
-    .and(Present::TRANSFER_ENCODING)
-    .and(Present::CONNECTION)
-    .and(Present::KEEP_ALIVE)
-    .and(Present::UPGRADE)
-    .and(Present::EXPECT)
-    .and(Present::TE)
-    .and(Present::PROXY_CONNECTION)
-    .and(Present::PROXY_AUTHENTICATE)
-    .and(Present::PROXY_AUTHORIZATION);
-const ONCE: Present = HOP.and(Present::HOST);
+/// What concerns one hop, and Host. If there is more of it than [`read`] says, the head is not simple.
+const ONCE: Present = lines::HOP.and(Present::EXPECT).and(Present::HOST);
 
 /// Reads the head that these bytes begin with, if it is simple. Returns its length. `title_case`: names go on as `X-Lower`.
 pub(crate) fn read(bytes: &[u8], title_case: bool, into: &mut Option<RequestHead>) -> Option<usize> {
@@ -256,11 +247,7 @@ impl Fields {
         let lower = name.as_str().as_bytes();
         self.all.without(self.removed).places().filter(move |at| {
             let name = self.lines.get(*at).and_then(|line| self.head.get(line.range_of_name()));
-            // Nothing that may stand in a name differs from a letter by this bit.
-            let differs = |(byte, lower): (&u8, &u8)| (byte | 0x20) ^ lower;
-            name.is_some_and(|name| {
-                name.len() == lower.len() && name.iter().zip(lower).fold(0, |all, pair| all | differs(pair)) == 0
-            })
+            name.is_some_and(|name| is_but_for_case(name, lower))
         })
     }
 

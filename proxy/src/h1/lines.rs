@@ -83,7 +83,7 @@ pub(crate) fn read(head: &[u8], method: &Method, title_case: bool) -> Option<(Si
 }
 
 /// What concerns one hop, or frames the body.
-const HOP: Present = Present::CONTENT_LENGTH
+pub(super) const HOP: Present = Present::CONTENT_LENGTH
     .and(Present::TRANSFER_ENCODING)
     .and(Present::CONNECTION)
     .and(Present::KEEP_ALIVE)

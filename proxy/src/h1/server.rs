@@ -140,21 +140,17 @@ impl Busy<'_> {
                 })
                 .await;
             }
-            match &mut answer {
-                Some(Ok(answer)) => {
-                    if let Some(ended) = self.answer(&asked, answer).await {
-                        return ended;
-                    }
+            if let Some(Ok(answer)) = &mut answer {
+                match self.answer(&asked, answer).await {
+                    None => continue,
+                    Some(ended) => return ended,
                 }
-                Some(Err(_)) => {
-                    if let Some(Err(error)) = answer {
-                        tracing::debug!(error = %error.into(), "connection ended by its service");
-                    }
-                    return Ended::Gone;
-                }
-                // A client that is gone is told nothing; dropping the call has ended what it asked for.
-                None => return Ended::Gone,
             }
+            // A client that is gone is told nothing; dropping the call has ended what it asked for.
+            if let Some(Err(error)) = answer {
+                tracing::debug!(error = %error.into(), "connection ended by its service");
+            }
+            return Ended::Gone;
         }
     }
 
@@ -365,9 +361,7 @@ impl ReadHead for Reader<'_> {
     }
 
     fn read(&mut self, head: &[u8]) -> Result<(), Malformed> {
-        if self.read_simple(head).is_none() {
-            *self.head = Some(head::request(head)?);
-        }
+        *self.head = Some(head::request(head)?);
         Ok(())
     }
 }

@@ -50,7 +50,7 @@ pub(crate) trait ReadHead {
     /// Reads the head that these bytes begin with, if it is there and simple. Returns its length.
     fn read_simple(&mut self, bytes: &[u8]) -> Option<usize>;
 
-    /// Reads a head, of which nothing is known but where it ends.
+    /// Reads a head that is not simple.
     fn read(&mut self, head: &[u8]) -> Result<(), Malformed>;
 }
 
@@ -108,8 +108,9 @@ impl Wire {
                         return Poll::Ready(Err(Malformed::TooLarge.into()));
                     }
                     self.searched = 0;
-                    let head = reader.read(&self.input.split_to(end));
-                    return Poll::Ready(head.map_err(Into::into));
+                    let head = self.input.split_to(end);
+                    let read = if reader.read_simple(&head).is_some() { Ok(()) } else { reader.read(&head) };
+                    return Poll::Ready(read.map_err(Into::into));
                 }
                 self.searched = self.input.len();
                 if self.input.len() > most {
